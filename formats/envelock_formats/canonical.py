@@ -1,0 +1,138 @@
+"""Strict JSON in, canonical JSON out.
+
+In: UTF-8 without a byte-order mark, no duplicate names, no lone surrogates, no NaN or Infinity,
+integers within +-(2**53 - 1), bounded depth. Two parsers that follow these rules cannot read one
+text differently, which is what a signature or a MAC over the text needs.
+
+Out: RFC 8785 over the subset that this project writes. Fractions are refused: nothing here needs
+them, and their shortest spelling is where implementations differ.
+"""
+
+import json
+import re
+from typing import NoReturn, TypeAlias, TypeVar
+
+import msgspec
+import orjson
+
+from envelock_formats.errors import FormatError
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+T = TypeVar("T")
+
+MAX_INTEGER = 2**53 - 1
+MAX_DEPTH = 16
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+class CanonicalError(FormatError):
+    """JSON that is malformed, ambiguous, or outside what may be written."""
+
+
+def parse(text: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = 1 << 20) -> Json:
+    """Parse JSON that has exactly one reading.
+
+    Args:
+        text: UTF-8, without a byte-order mark.
+        max_depth: Deepest nesting of arrays and objects.
+        max_bytes: Longest text.
+
+    Raises:
+        CanonicalError: The text breaks a rule of the module docstring.
+    """
+    if len(text) > max_bytes:
+        raise CanonicalError(f"JSON of {len(text)} bytes, at most {max_bytes} are read")
+    _refuse_depth(text, max_depth)
+    try:
+        value: Json = _DECODER.decode(text.decode())
+        if b"\\u" in text:
+            _refuse_surrogates(value)
+    except (ValueError, RecursionError) as error:
+        raise CanonicalError("not strict JSON") from error
+    return value
+
+
+def decode(
+    text: bytes, shape: type[T], *, max_depth: int = MAX_DEPTH, max_bytes: int = 1 << 20
+) -> T:
+    """Parse strictly into *shape*, a `msgspec.Struct` or any type that msgspec converts to.
+
+    Raises:
+        CanonicalError: The text is not strict JSON, or does not fit; the message names the path.
+    """
+    return convert(parse(text, max_depth=max_depth, max_bytes=max_bytes), shape)
+
+
+def convert(value: Json, shape: type[T]) -> T:
+    """Fit an already parsed value to *shape*; `CanonicalError` names the path that does not."""
+    try:
+        return msgspec.convert(value, shape, strict=True)
+    except msgspec.ValidationError as error:
+        raise CanonicalError(str(error)) from error
+
+
+def encode(value: Json) -> bytes:
+    """Write RFC 8785 canonical JSON.
+
+    Raises:
+        CanonicalError: A fraction, an integer beyond 2**53 - 1, or a lone surrogate is inside.
+    """
+    try:
+        return orjson.dumps(_writable(value), option=orjson.OPT_STRICT_INTEGER)
+    except (TypeError, ValueError) as error:  # orjson's own error is a TypeError
+        raise CanonicalError("value has no canonical JSON") from error
+
+
+def _writable(value: Json) -> Json:
+    """Check *value* and order its names as RFC 8785 section 3.2.3 does, by UTF-16 code units."""
+    if isinstance(value, dict):
+        names = sorted(value, key=_utf16)
+        return {name: _writable(value[name]) for name in names}
+    if isinstance(value, list):
+        return [_writable(item) for item in value]
+    if value is None or isinstance(value, (str, int)):  # bool is an int
+        return value
+    raise CanonicalError(f"{type(value).__name__} has no canonical JSON here")
+
+
+def _utf16(name: str) -> bytes | str:
+    return name.encode("utf-16-be")
+
+
+def _refuse_depth(text: bytes, max_depth: int) -> None:
+    if text.count(b"[") + text.count(b"{") <= max_depth:
+        return  # not that many brackets in all, so none can be deeper
+    depth = 0
+    for byte in _STRINGS.sub(b"", text):
+        if byte in b"[{":
+            depth += 1
+            if depth > max_depth:
+                raise CanonicalError(f"JSON nested deeper than {max_depth}")
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _refuse_surrogates(value: Json) -> None:
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def _members(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise CanonicalError("a JSON object repeats a name")
+    return members
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > len("-9007199254740991") or abs(value := int(digits)) > MAX_INTEGER:
+        raise CanonicalError("integer beyond 2**53 - 1")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise CanonicalError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_members, parse_int=_integer, parse_constant=_refuse_constant
+)

@@ -1,0 +1,1 @@
+"""What servers share to be servers. Never imported by the SDK."""
