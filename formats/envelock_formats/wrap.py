@@ -1,0 +1,280 @@
+"""One key, wrapped and unwrapped, by algorithm.
+
+| algorithm | type of key access | wrapped key |
+|---|---|---|
+| `rsa:2048` and longer | `wrapped` | RSA-OAEP, SHA-1, MGF1-SHA-1, no label, as clients write |
+| `ec:secp256r1` | `ec-wrapped` | IV 12, AES-256-GCM ciphertext 32, tag 16 |
+| `aes:256` | `wrapped` | an online wrap, module `online` |
+
+The EC key is `HKDF-SHA256(Z, salt = SHA-256("TDF"), info = "")` over the ECDH secret of a fresh
+ephemeral key. A share is always 32 bytes. Keys come in loaded: loading an RSA private key costs
+more than a hundred unwraps. Randomness is an argument, except for what OAEP draws inside OpenSSL.
+Not here: policy bindings (`tdf.keyaccess`), and where a key lives.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+
+from envelock_formats.errors import FormatError, IntegrityError, UnsupportedAlgorithmError
+from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess
+
+RSA_2048: Final = "rsa:2048"
+EC_P256: Final = "ec:secp256r1"
+AES_256: Final = "aes:256"  # held by the KAS alone: online wraps
+WRAPPED: Final = "wrapped"
+EC_WRAPPED: Final = "ec-wrapped"
+
+IV_SIZE = 12
+TAG_SIZE = 16
+EC_WRAPPED_SIZE = IV_SIZE + SHARE_SIZE + TAG_SIZE
+MIN_RSA_BITS = 2048
+_SALT = hashlib.sha256(b"TDF").digest()
+_OAEP = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), label=None)  # noqa: S303 the format's own; OAEP needs no collision resistance
+_TYPES = {RSA_2048: WRAPPED, "rsa:3072": WRAPPED, "rsa:4096": WRAPPED}
+_TYPES |= {EC_P256: EC_WRAPPED, AES_256: WRAPPED}
+
+
+class UnwrapError(FormatError):
+    """A wrapped key that does not open.
+
+    Another key, altered bytes, another policy or object, a share of another length: one error and
+    one text for all, since telling them apart helps only an attacker.
+    """
+
+    def __init__(self, message: str = "wrapped key does not open") -> None:
+        super().__init__(message)
+
+
+def key_access_type(algorithm: str) -> str:
+    """The `type` of a key access object whose key is wrapped under *algorithm*.
+
+    Raises:
+        UnsupportedAlgorithmError: No such algorithm is written or read here.
+    """
+    try:
+        return _TYPES[algorithm]
+    except KeyError as error:
+        raise UnsupportedAlgorithmError(f"unsupported key algorithm {algorithm[:40]!r}") from error
+
+
+def wrap_rsa(share: bytes, key: rsa.RSAPublicKey) -> bytes:
+    """Wrap a 32-byte *share*; the result is as long as the modulus.
+
+    Raises:
+        UnsupportedAlgorithmError: The key is shorter than 2048 bits.
+    """
+    if key.key_size < MIN_RSA_BITS:
+        raise UnsupportedAlgorithmError(f"unsupported RSA key of {key.key_size} bits")
+    return key.encrypt(checked_share(share), _OAEP)
+
+
+def unwrap_rsa(wrapped: bytes, key: rsa.RSAPrivateKey) -> bytes:
+    """Undo `wrap_rsa`: the 32-byte share.
+
+    Raises:
+        UnwrapError: For every cause, a key shorter than 2048 bits among them.
+    """
+    if key.key_size < MIN_RSA_BITS:
+        raise UnwrapError
+    try:
+        share = key.decrypt(wrapped, _OAEP)
+    except ValueError as error:
+        raise UnwrapError from error
+    return _opened(share)
+
+
+def wrap_ec(
+    share: bytes,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    ephemeral: ec.EllipticCurvePrivateKey,
+    iv: bytes,
+) -> bytes:
+    """Wrap a 32-byte *share* to a P-256 key: 60 bytes.
+
+    Args:
+        share: The key share.
+        key: The key that opens it.
+        ephemeral: A P-256 key made for this one wrap; its public half travels beside the wrap.
+        iv: 12 fresh random bytes.
+
+    Raises:
+        UnsupportedAlgorithmError: A key is on another curve.
+    """
+    return seal_share(agree(ephemeral, key), share, iv)
+
+
+def unwrap_ec(
+    wrapped: bytes, ephemeral: ec.EllipticCurvePublicKey, key: ec.EllipticCurvePrivateKey
+) -> bytes:
+    """Undo `wrap_ec`: the 32-byte share.
+
+    Raises:
+        UnwrapError: For every cause, another curve among them.
+    """
+    try:
+        cipher = agree(key, ephemeral)
+    except (UnsupportedAlgorithmError, ValueError) as error:
+        raise UnwrapError from error
+    return open_share(cipher, wrapped)
+
+
+def unwrap_with_secret(secret: bytes, wrapped: bytes) -> bytes:
+    """Undo `wrap_ec` where a hardware module made the ECDH secret: the 32-byte share.
+
+    Args:
+        secret: The x-coordinate Z, 32 bytes big-endian.
+        wrapped: IV, ciphertext, tag: 60 bytes.
+
+    Raises:
+        UnwrapError: For every cause.
+    """
+    return open_share(cipher_from_secret(secret), wrapped)
+
+
+def agree(key: ec.EllipticCurvePrivateKey, peer: ec.EllipticCurvePublicKey) -> AESGCM:
+    """The cipher that two P-256 keys agree on; one agreement may seal many shares to one client.
+
+    Raises:
+        UnsupportedAlgorithmError: A key is on another curve.
+    """
+    refuse_other_curves(peer)
+    refuse_other_curves(key)
+    return cipher_from_secret(key.exchange(ec.ECDH(), peer))
+
+
+def cipher_from_secret(secret: bytes) -> AESGCM:
+    """The cipher under the key that the ECDH secret Z, 32 bytes, yields.
+
+    Raises:
+        UnwrapError: The secret has another length, or is zero (a point of small order).
+    """
+    if len(secret) != SHARE_SIZE or not any(secret):
+        raise UnwrapError
+    return AESGCM(HKDF(hashes.SHA256(), SHARE_SIZE, salt=_SALT, info=b"").derive(secret))
+
+
+def seal_share(cipher: AESGCM, share: bytes, iv: bytes) -> bytes:
+    """Encrypt a 32-byte *share*: IV 12, ciphertext 32, tag 16; *iv* is fresh for each share."""
+    return iv + cipher.encrypt(iv, checked_share(share), None)
+
+
+def open_share(cipher: AESGCM, sealed: bytes) -> bytes:
+    """Undo `seal_share`: the 32-byte share.
+
+    Raises:
+        UnwrapError: Another length, or the tag does not match.
+    """
+    if len(sealed) != EC_WRAPPED_SIZE:
+        raise UnwrapError
+    try:
+        return cipher.decrypt(sealed[:IV_SIZE], sealed[IV_SIZE:], None)
+    except InvalidTag as error:
+        raise UnwrapError from error
+
+
+def open_answer(
+    sealed: bytes,
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+    session: ec.EllipticCurvePublicKey | None,
+) -> bytes:
+    """Open one share of a rewrap answer at the client: 32 bytes.
+
+    The KAS seals with `wrap_rsa`, or with `agree` and `seal_share` under its session key.
+
+    Args:
+        sealed: `kasWrappedKey`, decoded.
+        key: The client's ephemeral key.
+        session: `sessionPublicKey` of the answer; needed for an EC key, ignored for RSA.
+
+    Raises:
+        UnwrapError: For every cause. The share is not authenticated: only the root signature of
+            the file tells whether it is the right one.
+    """
+    if isinstance(key, rsa.RSAPrivateKey):
+        return unwrap_rsa(sealed, key)
+    if session is None:
+        raise UnwrapError
+    return unwrap_ec(sealed, session, key)
+
+
+def p256_from_pem(pem: str) -> ec.EllipticCurvePublicKey:
+    """Load an ephemeral or session public key.
+
+    Raises:
+        UnwrapError: Not the PEM text of a P-256 point; such a key opens nothing.
+    """
+    try:
+        key = load_pem_public_key(pem.encode("ascii"))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UnwrapError from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise UnwrapError
+    return key
+
+
+def public_pem(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> str:
+    """A public key as PEM SubjectPublicKeyInfo; EC points uncompressed."""
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def combine(objects: Sequence[KeyAccess], shares: Mapping[int, bytes]) -> bytes:
+    """Join shares to the data key: the XOR of one share for each split id.
+
+    Several key access objects of one split are alternatives; absent and empty split ids are one.
+
+    Args:
+        objects: All key access objects of the manifest.
+        shares: What was obtained, by position in *objects*.
+
+    Raises:
+        IntegrityError: A share that is not 32 bytes, a split without a share, alternatives that
+            disagree, or a sum of zero.
+    """
+    found: dict[str, bytes] = {}
+    for position, share in shares.items():
+        if len(share) != SHARE_SIZE:
+            raise IntegrityError("tampered: a key share is not 32 bytes")
+        first = found.setdefault(objects[position].split, share)
+        if not hmac.compare_digest(first, share):
+            raise IntegrityError("tampered: alternatives of one split give different shares")
+    if not found or found.keys() != {key.split for key in objects}:
+        raise IntegrityError("tampered: a split has no key share")
+    total = 0
+    for share in found.values():
+        total ^= int.from_bytes(share, "big")
+    if not total:
+        raise IntegrityError("tampered: key shares cancel out")
+    return total.to_bytes(SHARE_SIZE, "big")
+
+
+def checked_share(share: bytes) -> bytes:
+    """Return *share*; `ValueError` when it is not 32 bytes, which only a caller's mistake makes."""
+    if len(share) != SHARE_SIZE:
+        raise ValueError(f"a key share is {SHARE_SIZE} bytes, not {len(share)}")
+    return share
+
+
+def refuse_other_curves(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> None:
+    """Accept P-256 alone; `UnsupportedAlgorithmError` otherwise."""
+    if not isinstance(key.curve, ec.SECP256R1):
+        raise UnsupportedAlgorithmError("unsupported curve of a wrapping key")
+
+
+def _opened(share: bytes) -> bytes:
+    if len(share) != SHARE_SIZE:
+        raise UnwrapError
+    return share
