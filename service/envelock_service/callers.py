@@ -1,0 +1,86 @@
+"""Who is calling: the access token, and the proof of possession when the token is bound.
+
+Nothing about a caller is read from anywhere else: no header, no body, no address names a person.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from multidict import CIMultiDictProxy
+
+from envelock_service import dpop
+from envelock_service.oidc import AccessToken, TokenVerifier, UnauthenticatedError
+from envelock_service.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """A caller that proved itself. `proof` is None for an unbound token; it is not yet spent."""
+
+    token: AccessToken
+    proof: dpop.Proof | None
+    text: str  # the access token as it came, for the PDP to verify itself
+
+    def __repr__(self) -> str:
+        return f"Authenticated({self.token.caller!r})"
+
+
+class Callers:
+    """Authenticates requests to one server.
+
+    Args:
+        tokens: Verifies access tokens.
+        origins: The origins that clients may name this server by, such as `https://kas.example`.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self, tokens: TokenVerifier, origins: Sequence[str], clock: Callable[[], float]
+    ) -> None:
+        self._tokens = tokens
+        self._origins = tuple(origins)
+        self._clock = clock
+
+    async def authenticate(
+        self, method: str, path: str, headers: CIMultiDictProxy[str]
+    ) -> Authenticated:
+        """Authenticate one request.
+
+        Raises:
+            Problem: 401 `invalid_token` or `invalid_dpop_proof`; which check failed is not said.
+            IssuerUnavailableError: The issuer's keys are not to be had.
+        """
+        text, scheme = _credentials(headers.getall("Authorization", []))
+        try:
+            token = await self._tokens.verify(text)
+        except UnauthenticatedError as error:
+            raise Problem("invalid_token") from error
+        proofs = headers.getall("DPoP", [])
+        if not token.caller.jkt:
+            if scheme != "bearer" or proofs:
+                raise Problem("invalid_token")
+            return Authenticated(token, None, text)
+        if scheme != "dpop":
+            raise Problem("invalid_token", "a bound token is sent as DPoP, not as Bearer")
+        try:
+            proof = dpop.require_proof(
+                proofs,
+                method=method,
+                urls=frozenset(dpop.normal_url(origin + path) for origin in self._origins),
+                token=text,
+                jkt=token.caller.jkt,
+                now=int(self._clock()),
+            )
+        except dpop.ProofError as error:
+            raise Problem("invalid_dpop_proof") from error
+        return Authenticated(token, proof, text)
+
+
+def _credentials(headers: Sequence[str]) -> tuple[str, str]:
+    """Token and scheme of the one Authorization header."""
+    if len(headers) != 1:
+        raise Problem("invalid_token", "missing authorization header")
+    scheme, _, text = headers[0].partition(" ")
+    if scheme.lower() not in {"bearer", "dpop"} or not text:
+        raise Problem("invalid_token", "missing authorization header")
+    return text, scheme.lower()

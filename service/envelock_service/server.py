@@ -1,0 +1,130 @@
+"""What bounds every request of every server here, and what every answer carries.
+
+Headers and an idle connection have `RECEIVE_SECONDS` to arrive whole, bodies as long again; a body
+is read to a cap and unpacked, where gzip is accepted, to the same cap. Each answer carries an
+`X-Request-ID` made here: one that a client sends is never believed.
+"""
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from envelock_service.oidc import IssuerUnavailableError
+from envelock_service.problem import Problem, problem_response
+
+RECEIVE_SECONDS = 10.0
+MAX_BODY = 8 * 1024 * 1024
+MAX_HEADER_LINE = 20 * 1024
+REQUEST_ID = web.RequestKey("request_id", str)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = logging.getLogger(__name__)
+
+
+def runner(app: web.Application) -> web.AppRunner:
+    """An aiohttp runner with the limits of this module."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=RECEIVE_SECONDS,
+        lingering_time=1.0,
+        max_field_size=MAX_HEADER_LINE,
+        max_line_size=MAX_HEADER_LINE,
+        handle_signals=False,
+        shutdown_timeout=RECEIVE_SECONDS,
+    )
+
+
+def identify(
+    request_ids: Callable[[], str],
+    render: Callable[[web.Request, Problem], web.StreamResponse] | None = None,
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Middleware: gives each request an id and turns every error into an answer.
+
+    Args:
+        request_ids: Makes a fresh request id.
+        render: Renders a problem where a path's protocol has its own form of errors.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[REQUEST_ID] = request_ids()
+        try:
+            response = await handler(request)
+        except Problem as problem:
+            response = _rendered(request, problem, render)
+        except IssuerUnavailableError:
+            response = _rendered(request, Problem("issuer_unavailable"), render)
+        except web.HTTPException as error:
+            response = _rendered(request, _from_status(error.status), render)
+        except Exception:  # noqa: BLE001 the edge: whatever it is, the caller gets 500 and no detail
+            _log.exception("request %s failed", request[REQUEST_ID])
+            response = _rendered(request, Problem("internal"), render)
+        response.headers["X-Request-ID"] = request[REQUEST_ID]
+        return response
+
+    return middleware
+
+
+async def read_body(
+    request: web.Request, *, media_types: frozenset[str], max_bytes: int = MAX_BODY
+) -> bytes:
+    """Read the body of *request*, unpacked when it is gzip.
+
+    Raises:
+        Problem: 413 for more than *max_bytes*, packed or not; 415 for another type or encoding;
+            400 for a body that does not unpack or does not arrive in time.
+    """
+    if request.content_type not in media_types:
+        raise Problem("unsupported_media_type")
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding not in {"identity", "gzip"}:
+        raise Problem("unsupported_media_type")
+    if (request.content_length or 0) > max_bytes:
+        raise Problem("too_large")
+    try:
+        async with asyncio.timeout(RECEIVE_SECONDS):
+            body = await _read(request, max_bytes)
+    except TimeoutError as error:
+        raise Problem("malformed_request", "the body did not arrive in time") from error
+    return _unpacked(body, max_bytes) if encoding == "gzip" else body
+
+
+async def _read(request: web.Request, max_bytes: int) -> bytes:
+    received = bytearray()
+    async for chunk in request.content.iter_any():
+        received += chunk
+        if len(received) > max_bytes:
+            raise Problem("too_large")
+    return bytes(received)
+
+
+def _unpacked(body: bytes, max_bytes: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        plain = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise Problem("malformed_request", "the body is not gzip") from error
+    if len(plain) > max_bytes:
+        raise Problem("too_large")
+    if not unpacker.eof or unpacker.unused_data:
+        raise Problem("malformed_request", "the body is not one gzip member")
+    return plain
+
+
+def _rendered(
+    request: web.Request,
+    problem: Problem,
+    render: Callable[[web.Request, Problem], web.StreamResponse] | None,
+) -> web.StreamResponse:
+    if render is not None:
+        return render(request, problem)
+    return problem_response(problem, request[REQUEST_ID])
+
+
+def _from_status(status: int) -> Problem:
+    by_status = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    return Problem(by_status.get(status, "malformed_request"))
