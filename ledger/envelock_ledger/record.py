@@ -1,0 +1,239 @@
+"""The envelope of a record: one canonical JSON object of at most 65,535 bytes.
+
+The writer puts serial fields in front of a body that the caller encoded:
+
+======  =============================================================================
+`_i`    index in the log, from 0
+`_of`   only in a repeat: index of the record that it repeats
+`_p`    leaf hash of the previous record, hex; 64 zeros at index 0
+`_t`    sequencing time, microseconds since 1970; never decreasing
+`_tp`   leaf hash of the tenant's previous record, hex; 64 zeros for its first
+`_tq`   position in the tenant's chain, from 0
+======  =============================================================================
+
+The body has at least `id` (unique), `tn` (tenant), `ts` (the caller's time, microseconds), `typ`
+and `v` (1), and may have `topic`, `moves` (fence name to new number) and `c` (field to commitment,
+hex). Its names begin with a lower-case letter, so the serial fields sort first and the whole stays
+canonical when they are spliced in. A record has one spelling.
+
+Not checked here: what a type means. Readers accept types they do not know.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, NoReturn, TypeVar
+
+import msgspec
+import orjson
+
+from envelock_formats import canonical
+from envelock_formats.canonical import CanonicalError, Json
+from envelock_ledger.commitments import Opening, check, commit
+from envelock_ledger.errors import ProofError, RecordError
+from envelock_ledger.merkle import ZERO_HASH
+
+MAX_RECORD = 65_535  # bytes: what an entry bundle of tlog-tiles can hold
+MAX_SERIAL = 320  # bytes that the serial fields take at most
+VERSION = 1
+NO_TENANT = "-"  # the deployment itself; no key path can have it as its tenant
+GENESIS_TYPE = "ledger.genesis"
+OWN_TYPES = "ledger."  # written by the writer alone
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+_Hash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Number = Annotated[int, msgspec.Meta(ge=0, le=canonical.MAX_INTEGER)]
+_Moved = Annotated[int, msgspec.Meta(ge=1, le=canonical.MAX_INTEGER)]
+_Kind = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[a-z][a-z0-9.-]*\Z")]
+
+
+class Body(msgspec.Struct, frozen=True):
+    """What the ledger itself reads of a caller's body; everything else is opaque to it."""
+
+    id: _Text
+    tenant: _Text = msgspec.field(name="tn")
+    time_us: _Number = msgspec.field(name="ts")
+    type: _Kind = msgspec.field(name="typ")
+    version: _Moved = msgspec.field(name="v")
+    topic: _Text | None = None
+    moves: dict[_Text, _Moved] = {}
+    commitments: dict[_Text, _Hash] = msgspec.field(name="c", default={})
+
+
+class Envelope(Body, frozen=True, kw_only=True):
+    """The serial fields of a stored record, beside what the ledger reads of its body."""
+
+    index: _Number = msgspec.field(name="_i")
+    previous: _Hash = msgspec.field(name="_p")
+    sequenced_us: _Number = msgspec.field(name="_t")
+    tenant_previous: _Hash = msgspec.field(name="_tp")
+    tenant_position: _Number = msgspec.field(name="_tq")
+    repeats: _Number | None = msgspec.field(name="_of", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored record, parsed: its envelope, and every field under its own name."""
+
+    raw: bytes
+    envelope: Envelope
+    fields: dict[str, Json]
+
+
+def encode_body(
+    fields: Mapping[str, Json], personal: Mapping[str, Json], salts: Callable[[], bytes]
+) -> tuple[bytes, tuple[Opening, ...]]:
+    """Encode a body, its *personal* fields as commitments under `c`.
+
+    Args:
+        fields: Everything that may stand in the record for ever, by name.
+        personal: Fields of people: they enter the record as commitments only.
+        salts: Returns 16 fresh random bytes at each call.
+
+    Returns:
+        The canonical body, and the openings of its commitments.
+
+    Raises:
+        RecordError: The fields do not make a body, or `c` is among them.
+    """
+    if "c" in fields:
+        raise RecordError("field 'c' holds the commitments and cannot be given")
+    openings = tuple(Opening(name, salts(), value) for name, value in personal.items())
+    try:
+        hidden: dict[str, Json] = {o.field: commit(o.field, o.value, o.salt) for o in openings}
+        body = canonical.encode({**fields, "c": hidden} if hidden else dict(fields))
+    except CanonicalError as error:
+        raise RecordError(f"record body: {error}") from error
+    read_body(body)
+    return body, openings
+
+
+def read_body(body: bytes) -> Body:
+    """Check that *body* may become a record, and read what the ledger needs of it.
+
+    Raises:
+        RecordError: Not canonical, too long, a required field is missing or of another shape, a
+            name at the top begins with anything but a lower-case letter, or an unknown version.
+    """
+    if len(body) > MAX_RECORD - MAX_SERIAL:
+        raise RecordError(f"record body of {len(body)} bytes")
+    if not _BODY.match(body):  # canonical, so every later name sorts after the first
+        raise RecordError("record body: names begin with a lower-case letter")
+    _refuse_other_spellings(body)
+    read = _decode(_BODIES, body)
+    if read.version != VERSION:
+        raise RecordError(f"record version {read.version}, expected {VERSION}")
+    return read
+
+
+def check_openings(body: Body, openings: tuple[Opening, ...]) -> None:
+    """Raise `RecordError` unless *openings* open every commitment of *body*, and nothing else."""
+    if len(openings) != len(body.commitments):
+        raise RecordError(f"record {body.id}: every commitment needs one opening")
+    try:
+        for opening in openings:
+            check(opening.field, opening.value, opening.salt, body.commitments[opening.field])
+    except (CanonicalError, KeyError, ProofError) as error:
+        raise RecordError(f"record {body.id}: an opening does not match") from error
+
+
+def splice(
+    body: bytes,
+    *,
+    index: int,
+    previous: bytes,
+    sequenced_us: int,
+    tenant_previous: bytes,
+    tenant_position: int,
+    repeats: int | None = None,
+) -> bytes:
+    """Put the serial fields in front of a body that `read_body` accepted."""
+    of = b"" if repeats is None else b'"_of":%d,' % repeats
+    return b'{"_i":%d,%b"_p":"%b","_t":%d,"_tp":"%b","_tq":%d,%b' % (
+        index,
+        of,
+        previous.hex().encode(),
+        sequenced_us,
+        tenant_previous.hex().encode(),
+        tenant_position,
+        body[1:],
+    )
+
+
+def read_envelope(raw: bytes) -> Envelope:
+    """Read what the ledger needs of a stored record, without checking that it is canonical.
+
+    Raises:
+        RecordError: A field is missing or of another shape.
+    """
+    return _decode(_ENVELOPES, raw)
+
+
+def parse(raw: bytes) -> Record:
+    """Read a whole stored record, strictly.
+
+    Raises:
+        RecordError: Not canonical, too long, or a field of the envelope is missing or malformed.
+    """
+    if len(raw) > MAX_RECORD:
+        raise RecordError(f"record of {len(raw)} bytes")
+    _refuse_other_spellings(raw)
+    envelope = _decode(_ENVELOPES, raw)
+    return Record(raw, envelope, orjson.loads(raw))
+
+
+def genesis(origin: str, verifier_key: str, time_us: int) -> bytes:
+    """Return the whole record at index 0: it names the log, its key and the schema."""
+    body = canonical.encode(
+        {
+            "id": "genesis",
+            "ledger_key": verifier_key,
+            "origin": origin,
+            "schema": VERSION,
+            "tn": NO_TENANT,
+            "ts": time_us,
+            "typ": GENESIS_TYPE,
+            "v": VERSION,
+        }
+    )
+    return splice(
+        body,
+        index=0,
+        previous=ZERO_HASH,
+        sequenced_us=time_us,
+        tenant_previous=ZERO_HASH,
+        tenant_position=0,
+    )
+
+
+def _refuse_other_spellings(raw: bytes) -> None:
+    """Raise unless *raw* is canonical JSON; quick where bytes alone can tell."""
+    try:
+        # ASCII sorts alike in UTF-8 and UTF-16, so orjson's order is that of RFC 8785.
+        if raw.isascii() and raw.count(b"{") + raw.count(b"[") <= canonical.MAX_DEPTH:
+            again = orjson.dumps(_VALUES.decode(raw), option=_CANONICAL)
+        else:
+            again = canonical.encode(canonical.parse(raw, max_bytes=MAX_RECORD))
+    except (CanonicalError, ValueError, TypeError) as error:
+        raise RecordError("record is not canonical JSON") from error
+    if again != raw:
+        raise RecordError("record is not canonical JSON")
+
+
+def _refuse_fraction(_: str) -> NoReturn:
+    raise ValueError("a fraction has no canonical JSON here")
+
+
+def _decode(decoder: "msgspec.json.Decoder[_Shape]", raw: bytes) -> "_Shape":
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"record: {error}") from error
+
+
+_Shape = TypeVar("_Shape")
+_BODY = re.compile(rb'\{"[a-z]')
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
+_BODIES = msgspec.json.Decoder(Body)
+_ENVELOPES = msgspec.json.Decoder(Envelope)
+_VALUES = msgspec.json.Decoder(float_hook=_refuse_fraction)
