@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 16
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)  # strings are stepped over
 
 
 class CanonicalError(FormatError):
@@ -103,12 +103,14 @@ def _refuse_depth(text: bytes, max_depth: int) -> None:
     if text.count(b"[") + text.count(b"{") <= max_depth:
         return  # not that many brackets in all, so none can be deeper
     depth = 0
-    for byte in _STRINGS.sub(b"", text):
-        if byte in b"[{":
+    # SECURITY: the possessive `*+` keeps this linear where a string is never closed.
+    for found in _BRACKETS.finditer(text):
+        token = found[0]
+        if token in (b"[", b"{"):
             depth += 1
             if depth > max_depth:
                 raise CanonicalError(f"JSON nested deeper than {max_depth}")
-        elif byte in b"]}":
+        elif token in (b"]", b"}"):
             depth -= 1
 
 
