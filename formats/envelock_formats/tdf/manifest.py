@@ -66,7 +66,7 @@ class Manifest:
     segment_size: int = SEGMENT_SIZE  # the default of segments that state none
     legacy: bool = False  # hashes enter the root signature as hex text
     mime_type: str = "application/octet-stream"
-    assertions: tuple[Json, ...] = ()
+    assertions: tuple[object, ...] = ()  # JSON values
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.key_access) <= MAX_KEY_ACCESS:
@@ -126,14 +126,14 @@ class _Encryption(msgspec.Struct, frozen=True):
 
 
 class _Payload(msgspec.Struct, frozen=True):
-    isEncrypted: Json = None  # noqa: N815 the format's own name
+    isEncrypted: object = None  # noqa: N815 the format's own name
     mimeType: str = ""  # noqa: N815 the format's own name
 
 
 class _Wire(msgspec.Struct, frozen=True):
     encryptionInformation: _Encryption  # noqa: N815 the format's own name
     payload: _Payload
-    assertions: tuple[Json, ...] | None = None
+    assertions: tuple[object, ...] | None = None
     schemaVersion: str = ""  # noqa: N815 the format's own name
 
 
