@@ -1,0 +1,262 @@
+"""The KAS protocol as values: what a consumer asks and what it gets.
+
+`kas.AccessService/Rewrap` carries a *request token*: a JWS whose claim `requestBody` is the JSON
+text of `RewrapBody`. Ours carries two members more, `decision` and `seen`, which others leave out,
+and a `receipt` in the metadata of the first result, which others pass over. `POST /v1/datakeys`
+carries the same kind of token around `SealBody`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from envelock_formats import jose
+from envelock_formats.canonical import Json, convert, decode
+from envelock_formats.errors import FormatError
+from envelock_formats.framing import digest
+from envelock_formats.tdf.keyaccess import KeyAccess
+
+MAX_REQUEST_TOKEN = 4 * 1024 * 1024
+MAX_OBJECTS = 100
+MAX_KEYS_OF_OBJECT = 20
+MAX_DATA_KEYS = 100
+NONCE_SIZE = 16
+_MAX_LIFETIME_SECONDS = 3 * 3600
+_SKEW_SECONDS = 60
+T = TypeVar("T")
+
+
+class WireError(FormatError):
+    """A request or an answer that breaks the protocol; the message names the member."""
+
+
+class KeyAccessEntry(msgspec.Struct, frozen=True):
+    """One key access object under the id that its result is reported by."""
+
+    keyAccessObjectId: str  # noqa: N815 the protocol's own name
+    keyAccessObject: KeyAccess  # noqa: N815 the protocol's own name
+
+
+class PolicyEntry(msgspec.Struct, frozen=True):
+    """The policy of one object: an id that the answer repeats, and the base64 text."""
+
+    id: str
+    body: str
+
+
+class ObjectEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One object: its policy and its key access objects at this KAS."""
+
+    keyAccessObjects: tuple[KeyAccessEntry, ...]  # noqa: N815 the protocol's own name
+    policy: PolicyEntry
+    algorithm: str | None = None
+
+    @property
+    def keys(self) -> tuple[KeyAccess, ...]:
+        """The key access objects, in order."""
+        return tuple(entry.keyAccessObject for entry in self.keyAccessObjects)
+
+
+class RewrapBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a rewrap asks. `seen` is the tree size of the last checkpoint that the client saw."""
+
+    clientPublicKey: str  # noqa: N815 the protocol's own name
+    requests: tuple[ObjectEntry, ...] = ()
+    keyAccess: KeyAccess | None = None  # noqa: N815 the protocol's own name; the older form
+    policy: str | None = None  # the older form
+    algorithm: str | None = None
+    decision: str | None = None
+    seen: int | None = None
+
+
+class SealBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What `POST /v1/datakeys` asks: *count* data keys for one policy under one dataset.
+
+    `nonce` is base64url of 16 bytes; a repeat makes new keys.
+    """
+
+    clientPublicKey: str  # noqa: N815 as in a rewrap
+    policy: str
+    nonce: str
+    count: int = 1
+    dataset: str | None = None
+    decision: str | None = None
+    seen: int | None = None
+
+
+class SealedKey(msgspec.Struct, frozen=True):
+    """One data key: wrapped for the manifest, and sealed (HPKE) to the caller; both base64."""
+
+    id: str
+    wrappedKey: str  # noqa: N815 as in a manifest
+    sealed: str
+
+
+class SealAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `POST /v1/datakeys` answers; `digest` is the request digest in hex."""
+
+    kid: str
+    url: str
+    digest: str
+    keys: tuple[SealedKey, ...]
+    receipt: str | None = None
+
+
+class KeyResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one key access object; `status` is `permit` or `fail`."""
+
+    keyAccessObjectId: str  # noqa: N815 the protocol's own name
+    status: str
+    metadata: dict[str, object] = {}
+    kasWrappedKey: str | None = None  # noqa: N815 the protocol's own name
+    error: str | None = None
+
+
+class PolicyResult(msgspec.Struct, frozen=True):
+    """The results of one object."""
+
+    policyId: str  # noqa: N815 the protocol's own name
+    results: tuple[KeyResult, ...]
+
+
+class RewrapAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a rewrap answers; the session key is there when the client's key is an EC key."""
+
+    responses: tuple[PolicyResult, ...]
+    sessionPublicKey: str | None = None  # noqa: N815 the protocol's own name
+
+
+class PublishedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A public wrapping key, with the receipt of the record that introduced it."""
+
+    kid: str
+    algorithm: str
+    pem: str
+    path: str
+    url: str
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestToken:
+    """A parsed request token. `verified` tells whether its signature was checked."""
+
+    body: bytes
+    name: str  # spent in the ledger, bound to the request digest
+    expires: int  # unix seconds
+
+
+def read_request_token(token: str, key: jose.VerifyingKey | None, now: int) -> RequestToken:
+    """Read a request token.
+
+    Args:
+        token: The JWS. Its `typ` is `JWT` or absent, as the released clients write it.
+        key: The key that the caller's access token is bound to; None for an unbound token, whose
+            request token then proves nothing and is only read.
+        now: Unix seconds.
+
+    Raises:
+        WireError: Malformed, expired, of too long a life, or not signed by *key*.
+    """
+    try:
+        jws = jose.read(token, typ=frozenset({None, "JWT"}), max_bytes=MAX_REQUEST_TOKEN)
+        if key is not None:
+            jose.verify(jws, key)
+    except FormatError as error:
+        raise WireError("request token does not verify") from error
+    match jws.claims:
+        case {"requestBody": str(body), "exp": int(exp)} if not isinstance(exp, bool):
+            pass
+        case _:
+            raise WireError("request token lacks requestBody or exp")
+    if not now - _SKEW_SECONDS < exp <= now + _MAX_LIFETIME_SECONDS:
+        raise WireError("request token has expired, or lives too long")
+    # The name covers what was signed, not the signature: ECDSA has more than one for a text.
+    name = "srt:" + digest("envelock/request-token/v1", jws.signing_input).hex()
+    return RequestToken(body.encode(), name, exp + _SKEW_SECONDS)
+
+
+def write_request_token(
+    body: msgspec.Struct, key: jose.SigningKey, *, now: int, seconds: int = 60
+) -> str:
+    """Sign a request token around *body*."""
+    text = msgspec.json.encode(body).decode()
+    claims: dict[str, Json] = {"requestBody": text, "iat": now, "exp": now + seconds}
+    return jose.sign(key, claims, typ="JWT")
+
+
+def read_rewrap(body: bytes) -> RewrapBody:
+    """Read and check the body of a rewrap.
+
+    Raises:
+        WireError: Malformed, no object, too many, an id that stands twice, a key access object that
+            is no key at a KAS, or an older form beside the requests that differs from them.
+    """
+    try:
+        asked = decode(body, RewrapBody, max_bytes=MAX_REQUEST_TOKEN)
+    except FormatError as error:
+        raise WireError(f"request body: {error}") from error
+    if not 1 <= len(asked.requests) <= MAX_OBJECTS:
+        raise WireError(f"requests: 1 to {MAX_OBJECTS} objects")
+    _require_distinct([entry.policy.id for entry in asked.requests], "policy.id")
+    for entry in asked.requests:
+        if not 1 <= len(entry.keyAccessObjects) <= MAX_KEYS_OF_OBJECT:
+            raise WireError(f"keyAccessObjects: 1 to {MAX_KEYS_OF_OBJECT} in an object")
+        _require_distinct([key.keyAccessObjectId for key in entry.keyAccessObjects], "object id")
+    _require_same_older_form(asked)
+    return asked
+
+
+def read_seal(body: bytes) -> SealBody:
+    """Read and check the body of a request for data keys; `WireError` says what is wrong."""
+    try:
+        asked = decode(body, SealBody, max_bytes=MAX_REQUEST_TOKEN)
+    except FormatError as error:
+        raise WireError(f"request body: {error}") from error
+    if not 1 <= asked.count <= MAX_DATA_KEYS:
+        raise WireError(f"count: 1 to {MAX_DATA_KEYS} data keys")
+    return asked
+
+
+def read_answer(answer: bytes, shape: type[T]) -> T:
+    """Read an answer of a KAS; members that are not known are passed over.
+
+    Raises:
+        WireError: The answer is not of that shape.
+    """
+    try:
+        return decode(answer, shape, max_bytes=2 * MAX_REQUEST_TOKEN)
+    except FormatError as error:
+        raise WireError(f"answer: {error}") from error
+
+
+def receipt_of(answer: RewrapAnswer) -> str | None:
+    """The receipt in the metadata of the first result, if the KAS gave one."""
+    for response in answer.responses[:1]:
+        for result in response.results[:1]:
+            receipt = result.metadata.get("receipt")
+            return receipt if isinstance(receipt, str) else None
+    return None
+
+
+def as_json(value: msgspec.Struct) -> Mapping[str, Json]:
+    """A message as plain JSON values."""
+    return convert(msgspec.to_builtins(value), dict[str, Json])
+
+
+def _require_distinct(ids: list[str], name: str) -> None:
+    if len(set(ids)) != len(ids):
+        raise WireError(f"{name} stands twice in one request")
+
+
+def _require_same_older_form(asked: RewrapBody) -> None:
+    """Two forms of one request that differ would let two readers see two requests."""
+    first = asked.requests[0]
+    if asked.policy is not None and asked.policy != first.policy.body:
+        raise WireError("policy differs from requests")
+    if asked.keyAccess is not None and asked.keyAccess != first.keyAccessObjects[0].keyAccessObject:
+        raise WireError("keyAccess differs from requests")
+    if (asked.policy or asked.keyAccess) and len(asked.requests) > 1:
+        raise WireError("older form beside several requests")

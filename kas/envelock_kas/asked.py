@@ -1,0 +1,117 @@
+"""Step 3 of a release: what is asked, read once, by one parser.
+
+The policy that the PDP will see is the very text that the policy binding covers; digests are made
+here, from what came, and from nothing that the client says of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from envelock_formats.errors import FormatError
+from envelock_formats.framing import from_b64
+from envelock_formats.keyid import KeyId
+from envelock_formats.online import OnlineWrap, is_online
+from envelock_formats.request import (
+    RequestedObject,
+    key_sha256,
+    policy_sha256,
+    spki_from_pem,
+)
+from envelock_formats.tdf.keyaccess import KeyAccess, keys_sha256, object_id
+from envelock_formats.tdf.policy import Policy, parse_policy
+from envelock_formats.wire import ObjectEntry, RewrapBody, WireError, read_rewrap
+from envelock_formats.wrap import WRAPPED
+
+ClientKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class AskedKey:
+    """One key access object: its id in the request, the key it names, and the decoded wrap."""
+
+    entry_id: str
+    access: KeyAccess
+    key_id: KeyId
+    wrapped: bytes
+    online: OnlineWrap | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedObject:
+    """One object of a request."""
+
+    entry: ObjectEntry
+    policy: Policy
+    keys: Sequence[AskedKey]
+    requested: RequestedObject
+
+    @property
+    def id(self) -> str:
+        """The object id."""
+        return self.requested.id
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A whole request."""
+
+    body: RewrapBody
+    client_key: ClientKey
+    client_der: bytes
+    key_digest: bytes
+    objects: Sequence[AskedObject]
+
+
+def read_asked(body: bytes) -> Asked:
+    """Read the body of a rewrap.
+
+    Raises:
+        FormatError: Anything is malformed: the body, the client's key, a policy, a key access
+            object, a key id; or an object stands in the request twice.
+    """
+    asked = read_rewrap(body)
+    der = spki_from_pem(asked.clientPublicKey)
+    objects = [_object(entry) for entry in asked.requests]
+    if len({found.id for found in objects}) != len(objects):
+        raise WireError("an object stands twice in one request")
+    return Asked(asked, client_key(der), der, key_sha256(der), objects)
+
+
+def client_key(der: bytes) -> ClientKey:
+    """Load the key that shares are sealed to.
+
+    Raises:
+        FormatError: Neither P-256 nor RSA.
+    """
+    key = load_der_public_key(der)
+    if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        return key
+    raise FormatError("client key is neither EC nor RSA")
+
+
+def _object(entry: ObjectEntry) -> AskedObject:
+    keys = [_key(item.keyAccessObjectId, item.keyAccessObject) for item in entry.keyAccessObjects]
+    online = [key.online for key in keys if key.online is not None]
+    if online and len(keys) > 1:
+        raise WireError("an online wrap stands alone in its object")
+    requested = RequestedObject(
+        id=online[0].id if online else object_id(entry.keys),
+        policy_sha256=policy_sha256(entry.policy.body),
+        keys_sha256=keys_sha256(entry.keys),
+    )
+    return AskedObject(entry, parse_policy(entry.policy.body), keys, requested)
+
+
+def _key(entry_id: str, access: KeyAccess) -> AskedKey:
+    wrapped = from_b64(access.wrappedKey)
+    online = access.type == WRAPPED and is_online(wrapped)
+    return AskedKey(
+        entry_id=entry_id,
+        access=access,
+        key_id=KeyId.parse(access.kid or ""),
+        wrapped=wrapped,
+        online=OnlineWrap.parse(wrapped) if online else None,
+    )

@@ -1,0 +1,72 @@
+"""Where a KEK lives: one Protocol, one file for each custody, one contract suite for all.
+
+Algorithms are `aes:256` (online wraps), `ec:secp256r1` and `rsa:2048`. What leaves the boundary:
+AES-GCM and RSA-OAEP give the data key; EC gives the ECDH secret, and the KDF runs in our process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+AES = "aes:256"
+EC = "ec:secp256r1"
+RSA = "rsa:2048"
+ALGORITHMS = (AES, EC, RSA)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A key that was just made: how the custody names it, and its public half if it has one."""
+
+    algorithm: str
+    handle: str
+    public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None
+
+
+class Custody(Protocol):
+    """Keeps KEKs and performs operations with them; a KEK never leaves it.
+
+    Every method raises `CustodyError` when the custody does not answer within its deadline: nothing
+    is then known about the key. A key that does not exist raises `CustodyError` too. Wrong
+    ciphertexts, contexts and keys raise `envelock_formats.wrap.UnwrapError`, one error for all.
+    """
+
+    name: str
+
+    async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
+        """Make one key for each algorithm, durably, under the key id *label*."""
+        ...
+
+    async def wrap(self, handle: str, dek: bytes, aad: bytes) -> bytes:
+        """AES-256-GCM: returns nonce 12, ciphertext, tag 16."""
+        ...
+
+    async def unwrap(self, handle: str, wrapped: bytes, aad: bytes) -> bytes:
+        """Undo `wrap`; *aad* must be the same."""
+        ...
+
+    async def decrypt(self, handle: str, wrapped: bytes) -> bytes:
+        """RSA-OAEP with SHA-1 and MGF1-SHA-1: returns the 32-byte share."""
+        ...
+
+    async def agree(self, handle: str, peer: ec.EllipticCurvePublicKey) -> bytes:
+        """ECDH on P-256: returns the x-coordinate, 32 bytes big-endian."""
+        ...
+
+    async def public(self, handle: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+        """The public half of an EC or RSA key, as the custody has it."""
+        ...
+
+    async def handles(self) -> Sequence[str]:
+        """Every handle that exists, for finding material that no record names."""
+        ...
+
+    async def destroy(self, handle: str) -> None:
+        """Destroy one key; a handle that does not exist is not an error."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of sessions and threads."""
+        ...

@@ -1,0 +1,146 @@
+"""What release and issue check alike: the request token, the rate, the tenants, the key's state.
+
+It reads the worker's projection, and says which numbers the ledger must still have when the record
+is committed.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from envelock_formats.keyid import KeyId
+from envelock_formats.request import Caller
+from envelock_formats.tdf.policy import Policy
+from envelock_formats.wire import read_request_token
+from envelock_kas.context import Context
+from envelock_kas.guard import Guard
+from envelock_kas.keys.registry import RegistryError, Standing
+from envelock_kas.owner import OwnershipError, require_ownership
+from envelock_kas.projection import Projection, policy_fence, shuts_out, tenant_fence
+from envelock_kas.recorder import Recorder
+from envelock_kas.records import subject_fence
+from envelock_ledger.entry import Once
+from envelock_ledger.errors import LedgerError
+from envelock_service.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The checks that need to know this worker's view of the ledger."""
+
+    kas_id: str
+    projection: Projection
+    guard: Guard
+    recorder: Recorder
+    clock: Callable[[], float]
+    subject_secret: bytes = field(repr=False)
+
+    def admit(self, caller: Caller) -> None:
+        """Let *caller* ask, or refuse for the rate of its asking.
+
+        Raises:
+            Problem: 429; the refusal is counted and recorded later, with others.
+        """
+        if not self.guard.admit(caller):
+            raise Problem("rate_limited")
+
+    def read_token(self, context: Context, token: str) -> bytes:
+        """Read the request token; its name will be spent with the record.
+
+        Raises:
+            WireError: The token is malformed, or not signed by the caller's key.
+        """
+        proof = context.authenticated.proof
+        key = proof.key if proof is not None else None
+        read = read_request_token(token, key, int(self.clock()))
+        context.request_token = Once(read.name, None, read.expires)
+        return read.body
+
+    async def require_open(self, context: Context, owner: str, policies: Iterable[Policy]) -> None:
+        """Check that the tenants fit together, and that nobody concerned is shut out.
+
+        Sets `context.owner` once the owner is known to exist.
+
+        Raises:
+            Problem: 403; the refusal is on record.
+        """
+        asked = tuple(policies)
+        try:
+            self._require_open(context, owner, asked)
+        except OwnershipError:
+            # What this worker knows may be old: read on before refusing.
+            await self.catch_up()
+        else:
+            return
+        try:
+            self._require_open(context, owner, asked)
+        except OwnershipError as error:
+            await self.recorder.refuse(context, str(error))
+            raise Problem("access_denied") from error
+
+    async def standing(self, key_id: KeyId) -> Standing | None:
+        """Whether a key may be used to open; before a no, the ledger is read on."""
+        standing = self.projection.registry.standing(key_id)
+        if standing is None or standing.refusal is not None:
+            await self.catch_up()
+            standing = self.projection.registry.standing(key_id)
+        return standing
+
+    def fences(self, context: Context) -> dict[str, int]:
+        """The numbers that everything but the keys was judged by."""
+        names = self._who(context)
+        numbers = {name: self.projection.number(name) for name in names}
+        if (decision := context.decision) is not None:
+            numbers[policy_fence(decision.tenant)] = decision.policy.epoch
+        return numbers
+
+    async def read_on(self, context: Context, moved: str) -> None:
+        """Read on after the fence *moved* refused a record.
+
+        Raises:
+            Problem: 503 when the policy moved, so that the caller asks again under the new one; 403
+                when somebody was shut out. The refusal is on record.
+        """
+        await self.catch_up()
+        if moved == policy_fence(context.owner):
+            await self.recorder.refuse(context, "policy epoch is no longer in force")
+            raise Problem("policy_stale")
+        if moved.startswith("object:"):
+            await self.recorder.refuse(context, "object has another policy now")
+            raise Problem("access_denied")
+        try:
+            self._require_not_shut_out(context)
+        except OwnershipError as error:
+            await self.recorder.refuse(context, str(error))
+            raise Problem("access_denied") from error
+
+    async def catch_up(self) -> None:
+        """Read the ledger's topics to their ends.
+
+        Raises:
+            Problem: 503 when the ledger does not answer, or what it says does not hold.
+        """
+        try:
+            await self.projection.catch_up()
+        except (LedgerError, RegistryError) as error:
+            raise Problem("ledger_unavailable") from error
+
+    def _require_open(self, context: Context, owner: str, policies: tuple[Policy, ...]) -> None:
+        if self.projection.policy(owner) is not None:
+            context.owner = owner
+        home = context.caller.tenant
+        require_ownership(self.projection, owner=owner, home=home, policies=policies)
+        self._require_not_shut_out(context)
+
+    def _who(self, context: Context) -> list[str]:
+        caller = context.caller
+        return [
+            subject_fence(self.subject_secret, caller.issuer, caller.subject),
+            tenant_fence(context.owner),
+            tenant_fence(caller.tenant),
+        ]
+
+    def _require_not_shut_out(self, context: Context) -> None:
+        kinds = ("subject revoked", "tenant closed", "tenant closed")
+        for name, kind in zip(self._who(context), kinds, strict=True):
+            if shuts_out(self.projection.number(name)):
+                raise OwnershipError(kind)

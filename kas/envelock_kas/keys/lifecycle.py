@@ -1,0 +1,315 @@
+"""What may be done to keys. Every transition is one record that moves the version's fence.
+
+Material is made in the custody first, durably, and then recorded; what no record names is collected
+later. A version that is recorded `destroyed` is destroyed in the custody afterwards, and again at
+every sweep until it is gone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from envelock_formats.canonical import Json, convert
+from envelock_formats.framing import b64
+from envelock_formats.keyid import KeyId, KeyPath
+from envelock_formats.request import Caller
+from envelock_kas.custody import AES, EC, RSA, Custody, Made
+from envelock_kas.errors import KeyExistsError, StaleError, TransitionError
+from envelock_kas.keys.registry import (
+    RECORD_TYPE,
+    TOPIC,
+    KeyVersion,
+    Material,
+)
+from envelock_kas.keys.states import FOLLOWERS, UNWRAPS, WRAPS, State
+from envelock_kas.ledger import Ledger
+from envelock_kas.projection import Projection
+from envelock_kas.records import Origin, Scribe
+from envelock_ledger.entry import Committed, Entry, Fenced, Once, Spent
+from envelock_ledger.errors import LedgerError
+
+Wraps: TypeAlias = Literal["offline", "online"]
+Change: TypeAlias = Literal["suspend", "resume", "destroy", "cancel"]
+VERSIONS_OF_A_RECORD = 50
+_ALGORITHMS: Mapping[str, tuple[str, ...]] = {"offline": (EC, RSA), "online": (AES,)}
+_ATTEMPTS = 3
+_LABEL_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who changes a key: an operator, or nobody when a first use or a date does it."""
+
+    origin: Origin
+    caller: Caller | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What was done: the versions as they are now, and the last record that says so."""
+
+    versions: Sequence[KeyVersion]
+    record: int
+
+
+class Lifecycle:
+    """Makes, rotates, suspends and destroys keys."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        projection: Projection,
+        scribe: Scribe,
+        custodies: Mapping[str, Custody],
+        custody: str,
+        grace_seconds: int,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self._ledger = ledger
+        self._projection = projection
+        self._scribe = scribe
+        self._custodies = custodies
+        self._custody = custody
+        self._grace_seconds = grace_seconds
+        self._clock = clock
+        self._entropy = entropy
+
+    async def ensure(self, path: KeyPath, wraps: Wraps, actor: Actor) -> KeyVersion:
+        """The active version of *path*; made on first use, together with what stands above it.
+
+        Raises:
+            TransitionError: The path is not active, or wraps in the other way.
+            CustodyError, LedgerError: As their names say.
+        """
+        for _ in range(_ATTEMPTS):
+            newest = self._projection.registry.newest(path)
+            if newest is not None and newest.keys:
+                return self._usable(newest, wraps)
+            try:
+                await self.create(path, wraps, actor)
+            except KeyExistsError:
+                await self._projection.catch_up()
+        raise StaleError(f"key {path} could not be made")
+
+    async def create(self, path: KeyPath, wraps: Wraps, actor: Actor) -> Changed:
+        """Make the first version of *path* that holds keys.
+
+        Raises:
+            KeyExistsError: The path has keys already, or somebody else is making them.
+            TransitionError: A path above is shut, or wraps in the other way.
+        """
+        registry = self._projection.registry
+        newest = registry.newest(path)
+        if newest is not None and newest.keys:
+            raise KeyExistsError(f"{path} exists: rotate it to get a new version")
+        self._require_wraps(path, wraps)
+        made = [
+            self._scope(
+                above, wraps if above == path.ancestors[-1] and above.ancestors else "offline"
+            )
+            for above in path.ancestors
+            if registry.newest(above) is None
+        ]
+        if newest is not None:
+            made.append(_moved(newest, State.DEPRECATED))
+        return await self._add("create", path, wraps, made, actor)
+
+    async def rotate(self, path: KeyPath, actor: Actor) -> Changed:
+        """Make a new active version; the former one still opens what it wrapped.
+
+        Raises:
+            TransitionError: The path has no active version.
+        """
+        newest = self._projection.registry.newest(path)
+        if newest is None or newest.state is not State.ACTIVE:
+            state = "does not exist" if newest is None else f"is {newest.state}"
+            raise TransitionError(f"{path} {state}: only an active key is rotated")
+        return await self._add(
+            "rotate", path, newest.wraps, [_moved(newest, State.DEPRECATED)], actor
+        )
+
+    async def change(self, path: KeyPath, change: Change, *, below: bool, actor: Actor) -> Changed:
+        """Suspend, resume, schedule the destruction of, or save from it, every version of *path*.
+
+        Raises:
+            TransitionError: Nothing to change, or keys lie below and *below* was not said.
+        """
+        registry = self._projection.registry
+        children = [
+            child
+            for child in registry.below(path)
+            if any(_target(version, change, 0) for version in registry.versions(child))
+        ]
+        if children and not below:
+            listed = ", ".join(str(child) for child in children[:5])
+            raise TransitionError(f"keys lie below {path}: {listed}; say so with --below")
+        paths = [path, *children]
+        now = int(self._clock()) + self._grace_seconds
+        moved = [
+            target
+            for found in paths
+            for version in registry.versions(found)
+            if (target := _target(version, change, now)) is not None
+        ]
+        if not moved:
+            raise TransitionError(f"{path}: nothing to {change}")
+        return await self._commit(change, moved, {}, (), actor)
+
+    async def sweep(self, actor: Actor) -> Changed | None:
+        """Destroy what is due: first the record, then the material."""
+        now = int(self._clock())
+        due = [
+            msgspec.structs.replace(_moved(version, State.DESTROYED), was=(), destroy_at=None)
+            for version in self._projection.registry.every()
+            if version.state is State.PENDING_DESTRUCTION and (version.destroy_at or 0) <= now
+        ]
+        changed = await self._commit("destroy", due, {}, (), actor) if due else None
+        await self._destroy_material()
+        return changed
+
+    async def _destroy_material(self) -> None:
+        existing = {
+            (name, handle)
+            for name, custody in self._custodies.items()
+            for handle in await custody.handles()
+        }
+        for version in self._projection.registry.every():
+            if version.state is State.DESTROYED:
+                for key in version.keys:
+                    if (version.custody, key.handle) in existing:
+                        await self._custodies[version.custody].destroy(key.handle)
+
+    async def _add(
+        self,
+        op: str,
+        path: KeyPath,
+        wraps: Wraps,
+        beside: Sequence[KeyVersion],
+        actor: Actor,
+    ) -> Changed:
+        """Make material for the next version of *path* and record it, with what changes beside."""
+        registry = self._projection.registry
+        self._require_open_above(path)
+        key_id = KeyId(path, len(registry.versions(path)) + 1)
+        custody = self._custodies[self._custody]
+        label = f"{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
+        made = await custody.make(label, _ALGORITHMS[wraps])
+        version = KeyVersion(
+            path=path.text,
+            version=key_id.version,
+            number=1,
+            state=State.ACTIVE,
+            wraps=wraps,
+            custody=self._custody,
+            keys=tuple(_material(key) for key in made),
+        )
+        fresh = [found for found in (*beside, version) if found.number == 1]
+        once = tuple(Once(f"create:{found.id}", None, None) for found in fresh)
+        try:
+            return await self._commit(op, [*beside, version], registry.fences(path), once, actor)
+        except StaleError as error:
+            for key in made:
+                await custody.destroy(key.handle)
+            raise KeyExistsError(f"{key_id} was made by somebody else") from error
+
+    async def _commit(
+        self,
+        op: str,
+        versions: Sequence[KeyVersion],
+        fences: Mapping[str, int],
+        once: tuple[Once, ...],
+        actor: Actor,
+    ) -> Changed:
+        """Record *versions*, in several records when they are many, those above first."""
+        record = 0
+        for start in range(0, len(versions), VERSIONS_OF_A_RECORD):
+            part = versions[start : start + VERSIONS_OF_A_RECORD]
+            moves = {version.fence: version.number for version in part}
+            expected = {name: number for name, number in fences.items() if name not in moves}
+            body, openings = self._scribe.write(
+                RECORD_TYPE, part[0].id.tenant, actor.origin, actor.caller, _fields(op, part, moves)
+            )
+            entry = Entry(body, openings, once if start == 0 else (), expected)
+            match (await self._ledger.append([entry]))[0]:
+                case Committed(receipt):
+                    record = receipt.index
+                case Fenced() | Spent():
+                    await self._projection.catch_up()
+                    raise StaleError(f"{part[0].path} was changed by somebody else meanwhile")
+                case _:
+                    raise LedgerError(f"{part[0].path}: the ledger refused the change")
+        await self._projection.catch_up()
+        return Changed(versions, record)
+
+    def _usable(self, newest: KeyVersion, wraps: Wraps) -> KeyVersion:
+        standing = self._projection.registry.standing(newest.id, permitted=WRAPS)
+        if standing is not None and standing.refusal is not None:
+            raise TransitionError(f"{standing.refusal}: nothing new is sealed under it")
+        if newest.wraps != wraps:
+            raise TransitionError(f"{newest.path} is for {newest.wraps} sealing")
+        return newest
+
+    def _require_wraps(self, path: KeyPath, wraps: Wraps) -> None:
+        """The way of wrapping is fixed for a dataset, and immutable: the first key decides."""
+        known = self._projection.registry.newest(path)
+        above = path.ancestors[1:]
+        if known is None and above:
+            known = self._projection.registry.newest(above[-1])
+        if known is not None and known.wraps != wraps:
+            raise TransitionError(f"{known.path} is for {known.wraps} sealing")
+
+    def _require_open_above(self, path: KeyPath) -> None:
+        for above in path.ancestors:
+            newest = self._projection.registry.newest(above)
+            if newest is not None and newest.state not in UNWRAPS:
+                raise TransitionError(f"{above} is {newest.state}: no key is made below it")
+
+    def _scope(self, path: KeyPath, wraps: Wraps) -> KeyVersion:
+        return KeyVersion(
+            path=path.text,
+            version=1,
+            number=1,
+            state=State.ACTIVE,
+            wraps=wraps,
+            custody=self._custody,
+        )
+
+
+def _moved(version: KeyVersion, state: State) -> KeyVersion:
+    if state not in FOLLOWERS[version.state]:
+        raise TransitionError(f"{version.id} is {version.state}: it cannot become {state}")
+    return msgspec.structs.replace(version, number=version.number + 1, state=state)
+
+
+def _target(version: KeyVersion, change: Change, destroy_at: int) -> KeyVersion | None:
+    """What *change* makes of one version; None when it does not apply to it."""
+    aside = (State.SUSPENDED, State.PENDING_DESTRUCTION, State.DESTROYED)
+    match change, version.state:
+        case "suspend", state if state not in aside:
+            moved = _moved(version, State.SUSPENDED)
+            return msgspec.structs.replace(moved, was=(*version.was, state))
+        case "destroy", state if state not in aside[1:]:
+            moved = _moved(version, State.PENDING_DESTRUCTION)
+            return msgspec.structs.replace(moved, was=(*version.was, state), destroy_at=destroy_at)
+        case ("resume", State.SUSPENDED) | ("cancel", State.PENDING_DESTRUCTION):
+            moved = _moved(version, version.was[-1])
+            return msgspec.structs.replace(moved, was=version.was[:-1], destroy_at=None)
+        case _:
+            return None
+
+
+def _material(made: Made) -> Material:
+    if made.public is None:
+        return Material(made.algorithm, made.handle)
+    der = made.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Material(made.algorithm, made.handle, b64(der))
+
+
+def _fields(op: str, versions: Sequence[KeyVersion], moves: Mapping[str, int]) -> dict[str, Json]:
+    listed = convert(msgspec.to_builtins(versions), list[Json])
+    return {"keys": listed, "moves": dict(moves), "op": op, "topic": TOPIC}

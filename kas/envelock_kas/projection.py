@@ -1,0 +1,134 @@
+"""What this worker knows from the ledger: keys, policies, and who is shut out.
+
+It is read at start and read on when a fence says that something moved. A record counts only when
+its receipt verifies under the pinned log key, so a worker cannot be told of a key that was never
+recorded.
+
+INVARIANT: nothing here is fresher than the ledger, and nothing is released on it alone: the numbers
+go into the entry as expectations, and the ledger refuses the entry when one has moved.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from envelock_formats.canonical import Json, convert
+from envelock_formats.errors import FormatError
+from envelock_kas.keys.registry import TOPIC as KEY_TOPIC
+from envelock_kas.keys.registry import Registry, RegistryError
+from envelock_kas.ledger import Ledger
+from envelock_ledger.note import VerifierKey
+
+POLICY_TOPIC = "policy"
+STANDING_TOPIC = "standing"
+
+
+class PolicyChange(msgspec.Struct, frozen=True):
+    """What a `policy.change` record states of a tenant's bundle."""
+
+    tn: str
+    bundle: str
+    namespaces: tuple[str, ...]
+    sharing: tuple[str, ...]
+    moves: dict[str, int]
+
+    @property
+    def epoch(self) -> int:
+        """The number that the record moved the tenant's policy fence to."""
+        return self.moves[policy_fence(self.tn)]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """The bundle in force for a tenant, and every digest that ever was."""
+
+    current: PolicyChange
+    index: int
+    earlier: frozenset[str]
+
+
+def policy_fence(tenant: str) -> str:
+    """The ledger's name for the policy epoch of a tenant."""
+    return f"policy:{tenant}"
+
+
+def tenant_fence(tenant: str) -> str:
+    """The ledger's name for whether a tenant is open."""
+    return f"tenant:{tenant}"
+
+
+def shuts_out(number: int) -> bool:
+    """Whether a subject's or tenant's fence at *number* shuts out: odd numbers do."""
+    return number % 2 == 1
+
+
+class Projection:
+    """The worker's view. `catch_up` is its one writer."""
+
+    def __init__(self, ledger: Ledger, ledger_key: VerifierKey) -> None:
+        self.registry = Registry()
+        self._ledger = ledger
+        self._ledger_key = ledger_key
+        self._policies: dict[str, PolicyState] = {}
+        self._standing: dict[str, int] = {}
+        self._next = {POLICY_TOPIC: 0, STANDING_TOPIC: 0}
+        self._lock = asyncio.Lock()
+
+    def policy(self, tenant: str) -> PolicyState | None:
+        """The bundle in force for *tenant*."""
+        return self._policies.get(tenant)
+
+    def owner_of(self, namespace: str) -> str | None:
+        """The tenant whose bundle holds *namespace*."""
+        for tenant, state in self._policies.items():
+            if namespace in state.current.namespaces:
+                return tenant
+        return None
+
+    def number(self, fence: str) -> int:
+        """The number of a subject's or tenant's fence."""
+        return self._standing.get(fence, 0)
+
+    async def catch_up(self) -> None:
+        """Read all topics to their ends.
+
+        Raises:
+            LedgerUnavailableError: The ledger does not answer.
+            ProofError: A receipt does not verify.
+            RegistryError: The records do not fit together.
+        """
+        async with self._lock:
+            registry = self.registry
+            while page := await self._page(KEY_TOPIC, registry.next_index):
+                for index, fields in page:
+                    registry.apply(index, fields)
+            for topic, apply in (
+                (POLICY_TOPIC, self._apply_policy),
+                (STANDING_TOPIC, self._apply_standing),
+            ):
+                while page := await self._page(topic, self._next[topic]):
+                    for index, fields in page:
+                        apply(index, fields)
+                        self._next[topic] = index + 1
+
+    async def _page(self, topic: str, since: int) -> list[tuple[int, Mapping[str, Json]]]:
+        receipts = await self._ledger.topic(topic, since)
+        verified = [receipt.verify(self._ledger_key) for receipt in receipts]
+        return [(record.index, record.fields) for record in verified]
+
+    def _apply_policy(self, index: int, fields: Mapping[str, Json]) -> None:
+        try:
+            change = convert(dict(fields), PolicyChange)
+        except FormatError as error:
+            raise RegistryError(f"record {index}: malformed policy change") from error
+        before = self._policies.get(change.tn)
+        earlier = before.earlier | {before.current.bundle} if before else frozenset()
+        self._policies[change.tn] = PolicyState(change, index, earlier)
+
+    def _apply_standing(self, index: int, fields: Mapping[str, Json]) -> None:
+        try:
+            self._standing.update(convert(fields.get("moves"), dict[str, int]))
+        except FormatError as error:
+            raise RegistryError(f"record {index}: malformed moves") from error

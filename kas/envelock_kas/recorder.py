@@ -1,0 +1,163 @@
+"""Step 10 of a release: the record, and what the ledger says of it.
+
+A record means *committed*, not delivered. A refused entry appends nothing, and a `denied` record
+with the reason follows. When the outcome is unknown nothing is released: the caller asks again with
+the same request token, and the ledger then knows whether the first one was recorded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from envelock_formats.canonical import Json
+from envelock_formats.framing import from_b64url
+from envelock_kas.context import Context
+from envelock_kas.ledger import Ledger
+from envelock_kas.records import Scribe, decision_name
+from envelock_ledger.entry import Committed, Entry, Expired, Fenced, Once, Opening, Repeated, Spent
+from envelock_ledger.errors import LedgerUnavailableError
+from envelock_ledger.proof import Receipt
+from envelock_service.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedObject:
+    """One object that was refused: its row in the record, with the reason."""
+
+    row: Mapping[str, Json]
+    reason: str
+
+
+class MovedError(Exception):
+    """A fence had moved; nothing was recorded. The argument is the fence's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A record about to be committed.
+
+    Args:
+        typ: `release` or `issue`.
+        fields: What the record states beside what `Context` knows.
+        bound_to: Hex digest that decision and request token are spent on.
+        fences: Expected numbers: those of the evidence that was used.
+        refused: Objects of the same request that were refused; they get a `denied` record.
+        seen: Tree size that the caller saw last.
+        repeatable: Whether the same request again is answered again.
+    """
+
+    typ: str
+    fields: Mapping[str, Json]
+    bound_to: str
+    fences: Mapping[str, int]
+    refused: Sequence[RefusedObject] = ()
+    seen: int | None = None
+    repeatable: bool = True
+
+
+class Recorder:
+    """Writes what the KAS decided into the ledger."""
+
+    def __init__(self, ledger: Ledger, scribe: Scribe) -> None:
+        self._ledger = ledger
+        self._scribe = scribe
+
+    async def commit(self, context: Context, draft: Draft) -> Receipt:
+        """Commit a release; returns its receipt.
+
+        Raises:
+            MovedError: A fence had moved: what was known must be read again.
+            Problem: The decision or proof was spent on something else, or the ledger is not there.
+        """
+        entries = [self._entry(context, draft)]
+        if draft.refused:
+            # The release beside it spends the proof.
+            entries.append(self._denial(context, draft.refused[0].reason, draft.refused, ()))
+        try:
+            outcome = (await self._ledger.append(entries))[0]
+        except LedgerUnavailableError as error:
+            raise Problem("ledger_unavailable") from error
+        match outcome:
+            case Committed(receipt) | Repeated(receipt):
+                return receipt
+            case Fenced(name):
+                raise MovedError(name)
+            case Spent():
+                await self.refuse(context, "replayed")
+                raise Problem("decision_replayed")
+            case Expired():
+                await self.refuse(context, "expired")
+                raise Problem("decision_replayed", "the decision or request expired on the way")
+
+    async def refuse(
+        self, context: Context, reason: str, objects: Sequence[RefusedObject] = ()
+    ) -> None:
+        """Record a refusal before it is told; spends the proof of possession.
+
+        Raises:
+            Problem: The refusal could not be recorded. The caller then hears only that.
+        """
+        try:
+            entry = self._denial(context, reason, objects, context.proof)
+            if isinstance((await self._ledger.append([entry]))[0], Spent | Expired):
+                # The proof was used before; the refusal is recorded all the same.
+                await self._ledger.append([self._denial(context, reason, objects, ())])
+        except LedgerUnavailableError as error:
+            raise Problem("ledger_unavailable") from error
+
+    async def report(self, context: Context, reason: str) -> None:
+        """Record that something of ours failed, if the ledger can; never raises for it."""
+        body, openings = self._write(context, "error", {"rsn": reason})
+        try:
+            await self._ledger.append([Entry(body, openings)])
+        except LedgerUnavailableError:
+            return
+
+    def _entry(self, context: Context, draft: Draft) -> Entry:
+        body, openings = self._write(context, draft.typ, draft.fields)
+        once = (*self._spends(context, draft.bound_to), *context.proof)
+        if not draft.repeatable:
+            return Entry(body, openings, once, draft.fences, seen=draft.seen)
+        again, again_openings = self._write(context, "retry", draft.fields)
+        return Entry(body, openings, once, draft.fences, again, again_openings, draft.seen)
+
+    def _spends(self, context: Context, bound_to: str) -> list[Once]:
+        names: list[Once] = []
+        if (decision := context.decision) is not None:
+            name = decision_name(decision.iss, decision.tenant, decision.jti)
+            names.append(Once(name, bound_to, decision.exp))
+        if (token := context.request_token) is not None:
+            names.append(Once(token.name, bound_to, token.expires))
+        return names
+
+    def _denial(
+        self,
+        context: Context,
+        reason: str,
+        objects: Sequence[RefusedObject],
+        spends: tuple[Once, ...],
+    ) -> Entry:
+        fields: dict[str, Json] = {"rsn": reason}
+        if objects:
+            fields["objs"] = [dict(refused.row) | {"rsn": refused.reason} for refused in objects]
+        body, openings = self._write(context, "denied", fields)
+        return Entry(body, openings, once=spends)
+
+    def _write(
+        self, context: Context, typ: str, fields: Mapping[str, Json]
+    ) -> tuple[bytes, tuple[Opening, ...]]:
+        whole: dict[str, Json] = {"act": context.act, "home": context.caller.tenant, **fields}
+        if context.digest is not None:
+            whole["rh"] = context.digest.hex()
+        if (decision := context.decision) is not None:
+            whole |= {
+                "bundle": from_b64url(decision.policy.bundle).hex(),
+                "dec": decision.jti,
+                "epoch": decision.policy.epoch,
+                "rules": list(decision.policy.rules),
+            }
+        return self._scribe.write(typ, context.owner, context.origin, context.caller, whole)
+
+
+def row(object_id: str, kid: str, policy: bytes) -> dict[str, Json]:
+    """An object's row in a record."""
+    return {"id": object_id, "kid": kid, "pol": policy.hex()}

@@ -1,0 +1,115 @@
+"""Steps 7 to 9 of a release: unwrap a share in its custody, check its binding, seal it.
+
+One attempt for each key access object, with the key that it names. Whatever goes wrong with the
+wrapped bytes or the binding is one error to the caller.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from envelock_formats.errors import FormatError
+from envelock_formats.online import ONLINE_AES_GCM, online_aad
+from envelock_formats.tdf.keyaccess import SHARE_SIZE, binding_holds
+from envelock_formats.wrap import (
+    EC_WRAPPED,
+    IV_SIZE,
+    WRAPPED,
+    UnwrapError,
+    agree,
+    p256_from_pem,
+    public_pem,
+    seal_share,
+    unwrap_with_secret,
+    wrap_rsa,
+)
+from envelock_kas.asked import AskedKey, AskedObject, ClientKey
+from envelock_kas.custody import AES, EC, RSA, Custody
+from envelock_kas.keys.registry import KeyVersion, Material
+
+
+class ShareError(Exception):
+    """A share that is not released; the message is the reason for the record, never the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedShare:
+    """One share in the clear; it lives until the answer is written."""
+
+    key: AskedKey
+    share: bytes = field(repr=False)
+
+
+async def unwrap_share(
+    asked: AskedObject, key: AskedKey, version: KeyVersion, custodies: Mapping[str, Custody]
+) -> OpenedShare:
+    """Unwrap one share and check that it is bound to the object's policy (steps 7 and 8).
+
+    Raises:
+        ShareError: The version has no key for this kind of wrap, the wrap does not open, or the
+            policy binding does not hold.
+        CustodyError: The custody did not answer.
+    """
+    custody = custodies.get(version.custody)
+    if custody is None:
+        raise ShareError(f"key {version.id}: its custody is not configured")
+    try:
+        share = await _unwrap(asked, key, version, custody)
+        holds = binding_holds(share, asked.entry.policy.body, key.access.policyBinding)
+    except UnwrapError as error:
+        raise ShareError("unwrap failed") from error
+    except FormatError as error:
+        raise ShareError("policy binding malformed") from error
+    if len(share) != SHARE_SIZE or not holds:
+        raise ShareError("policy binding does not hold")
+    return OpenedShare(key, share)
+
+
+async def _unwrap(
+    asked: AskedObject, key: AskedKey, version: KeyVersion, custody: Custody
+) -> bytes:
+    if key.online is not None:
+        if key.online.format != ONLINE_AES_GCM:
+            raise UnwrapError
+        handle = _material(version, AES).handle
+        requested = asked.requested
+        aad = online_aad(
+            version.id.tenant, str(version.id), key.online.object_id, requested.policy_sha256
+        )
+        return await custody.unwrap(handle, key.online.rest, aad)
+    if version.wraps == "online":
+        # Whoever once read the object could wrap its key anew under a friendlier policy.
+        raise ShareError(f"key {version.id} opens online wraps only")
+    if key.access.type == EC_WRAPPED:
+        peer = p256_from_pem(key.access.ephemeralPublicKey or "")
+        secret = await custody.agree(_material(version, EC).handle, peer)
+        return unwrap_with_secret(secret, key.wrapped)
+    if key.access.type == WRAPPED:
+        return await custody.decrypt(_material(version, RSA).handle, key.wrapped)
+    raise ShareError("kind of wrap is not supported")
+
+
+def _material(version: KeyVersion, algorithm: str) -> Material:
+    if (material := version.material(algorithm)) is None:
+        raise ShareError(f"key {version.id} has no {algorithm}")
+    return material
+
+
+class ShareSealer:
+    """Seals shares to one client's key (step 9); an EC client gets one session key a request."""
+
+    def __init__(self, client: ClientKey, entropy: Callable[[int], bytes]) -> None:
+        self._client = client
+        self._entropy = entropy
+        self.session_pem: str | None = None
+        if isinstance(client, ec.EllipticCurvePublicKey):
+            session = ec.generate_private_key(ec.SECP256R1())
+            self._cipher = agree(session, client)
+            self.session_pem = public_pem(session.public_key())
+
+    def seal(self, share: bytes) -> bytes:
+        """Seal one 32-byte share."""
+        if isinstance(self._client, rsa.RSAPublicKey):
+            return wrap_rsa(share, self._client)
+        return seal_share(self._cipher, share, self._entropy(IV_SIZE))
