@@ -1,0 +1,1 @@
+"""What a consumer installs: seal and open files under policy."""
