@@ -30,9 +30,27 @@ class ProofError(LedgerError):
 
 
 class DamageError(LedgerError):
-    """What is stored contradicts itself, its anchor or its log key; nothing is signed over it."""
+    """What is stored contradicts itself, its anchor or its log key; nothing is signed over it.
+
+    Args:
+        message: What does not fit what.
+        hint: What to do next, or nothing.
+        index: First bad record, when one can be named.
+        column: Its column in the database.
+    """
 
     code = "ledger_damaged"
+
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        *,
+        index: int | None = None,
+        column: str | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.index, self.column = index, column
 
 
 class LedgerUnavailableError(LedgerError):

@@ -13,6 +13,8 @@ from envelock_ledger.errors import ProofError
 
 HASH_SIZE = 32  # bytes
 STRATUM = 8  # levels between stored strata: one row for 256 below it
+MAX_LEVELS = 64
+_LOW = 6  # levels of a path that are a leaf's own; neighbours share the rest
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 ZERO_HASH = bytes(HASH_SIZE)  # stands for "no previous record"
 
@@ -105,17 +107,42 @@ class Growth:
         return Frontier(self.size, tuple(peaks))
 
 
-def root_of(leaves: Iterable[bytes]) -> bytes:
-    """Root over leaf hashes, in one pass and logarithmic space."""
-    peaks: list[bytes] = []
-    size = 0
-    for leaf in leaves:
-        carry, number = leaf, size
+@dataclass(slots=True)
+class Spine:
+    """A tree rebuilt from its leaves in one pass and logarithmic space: it keeps peaks only."""
+
+    size: int = 0
+    peaks: list[bytes] = field(default_factory=list)
+    strata: list[tuple[int, int, bytes]] = field(default_factory=list)  # taken by the reader
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf hash."""
+        number, level, peaks = self.size, 0, self.peaks
         while number & 1:
-            carry, number = node_hash(peaks.pop(), carry), number >> 1
-        peaks.append(carry)
-        size += 1
-    return Frontier(size, tuple(peaks)).root
+            leaf = _sha256(b"\x01" + peaks.pop() + leaf).digest()
+            number, level = number >> 1, level + 1
+            if level % STRATUM == 0:
+                self.strata.append((level, number, leaf))
+        peaks.append(leaf)
+        self.size += 1
+
+    @property
+    def frontier(self) -> Frontier:
+        """The peaks at the present size."""
+        return Frontier(self.size, tuple(self.peaks))
+
+    @property
+    def root(self) -> bytes:
+        """Root at the present size."""
+        return self.frontier.root
+
+
+def root_of(leaves: Iterable[bytes]) -> bytes:
+    """Root over leaf hashes."""
+    spine = Spine()
+    for leaf in leaves:
+        spine.append(leaf)
+    return spine.root
 
 
 class Prover:
@@ -136,6 +163,7 @@ class Prover:
                 peak = node(level, (size >> level) - 1)
                 edge = node_hash(peak, edge) if edge else peak
         self.root = edge or EMPTY_ROOT
+        self._tops: dict[int, tuple[bytes, ...]] = {}  # shared ends of paths, by leaf >> _LOW
 
     def inclusion(self, index: int) -> tuple[bytes, ...]:
         """Path from leaf *index* to the root: RFC 9162 section 2.1.3.1.
@@ -145,7 +173,10 @@ class Prover:
         """
         if not 0 <= index < self.size:
             raise ProofError(f"no record {index} in a tree of {self.size}")
-        return self._path(0, index)
+        top = self._tops.get(index >> _LOW)
+        if top is None:
+            top = self._tops[index >> _LOW] = self._path(_LOW, index >> _LOW)
+        return self._path(0, index, _LOW) + top
 
     def consistency(self, old: int) -> tuple[bytes, ...]:
         """Proof that this tree extends its first *old* leaves: RFC 9162 section 2.1.4.1.
@@ -162,9 +193,9 @@ class Prover:
         start = () if number == 0 else (self._node(level, number),)
         return start + self._path(level, number)
 
-    def _path(self, level: int, number: int) -> tuple[bytes, ...]:
+    def _path(self, level: int, number: int, below: int = MAX_LEVELS) -> tuple[bytes, ...]:
         path, size, node = [], self.size, self._node
-        while 1 << level < size:
+        while 1 << level < size and level < below:
             sibling = number ^ 1
             if (sibling + 1) << level <= size:
                 path.append(node(level, sibling))
@@ -216,28 +247,16 @@ def check_consistency(
 ) -> None:
     """Raise `ProofError` unless the tree of *new* extends that of *old*: RFC 9162 2.1.4.2.
 
-    Two equal sizes need an empty proof and equal roots. Nothing is proven about an empty old tree:
-    every tree extends it, and the proof is empty.
+    Two equal sizes need an empty proof and equal roots. From an empty tree to another nothing can
+    be proven, so asking for it is an error.
     """
-    if not 0 <= old <= new:
-        raise ProofError(f"a tree of {new} does not extend one of {old}")
-    _refuse_lengths(proof)
-    if old in (0, new):
-        _check_trivial(old, new, old_root, new_root, proof)
+    if old == new and not proof and old_root == new_root:
         return
+    if not 0 < old < new:
+        raise ProofError(f"a tree of {new} is not shown to extend one of {old}")
+    _refuse_lengths(proof)
     if _roots_from_consistency(old, new, old_root, proof) != (old_root, new_root):
         raise ProofError(f"tree of {new} does not extend the tree of {old}")
-
-
-def _check_trivial(
-    old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
-) -> None:
-    if proof:
-        raise ProofError(f"from {old} to {new} there is nothing to prove")
-    if old == new and old_root != new_root:
-        raise ProofError(f"two roots for one tree of {old}")
-    if old == 0 and old_root != EMPTY_ROOT:
-        raise ProofError("the empty tree has another root")
 
 
 def _roots_from_consistency(

@@ -169,8 +169,8 @@ def read_envelope(raw: bytes) -> Envelope:
     return _decode(_ENVELOPES, raw)
 
 
-def parse(raw: bytes) -> Record:
-    """Read a whole stored record, strictly.
+def read_canonical(raw: bytes) -> Envelope:
+    """Read what the ledger needs of a stored record, strictly.
 
     Raises:
         RecordError: Not canonical, too long, or a field of the envelope is missing or malformed.
@@ -178,8 +178,16 @@ def parse(raw: bytes) -> Record:
     if len(raw) > MAX_RECORD:
         raise RecordError(f"record of {len(raw)} bytes")
     _refuse_other_spellings(raw)
-    envelope = _decode(_ENVELOPES, raw)
-    return Record(raw, envelope, orjson.loads(raw))
+    return _decode(_ENVELOPES, raw)
+
+
+def parse(raw: bytes) -> Record:
+    """Read a whole stored record, strictly.
+
+    Raises:
+        RecordError: Not canonical, too long, or a field of the envelope is missing or malformed.
+    """
+    return Record(raw, read_canonical(raw), orjson.loads(raw))
 
 
 def genesis(origin: str, verifier_key: str, time_us: int) -> bytes:

@@ -1,0 +1,134 @@
+"""The openings of commitments, in a file of their own that can forget.
+
+A row opens one record: a scheme byte and what follows. Scheme 0 is the canonical JSON
+`{field: [salt in base64, value]}`, readable by whoever reads the file. Rows are committed before
+the records that they open, so a crash leaves rows without a record, never the reverse; `collect`
+removes them at start.
+"""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from envelock_formats import canonical
+from envelock_formats.canonical import Json
+from envelock_formats.errors import FormatError
+from envelock_formats.framing import b64, from_b64
+from envelock_ledger.commitments import Opening
+from envelock_ledger.errors import DamageError, LedgerUnavailableError
+from envelock_ledger.store.files import FILE_MODE, Pinned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLAIN = 0  # scheme byte
+Disclosed = tuple[int, bytes]  # index of the record, and its sealed openings
+
+
+def seal(openings: Sequence[Opening]) -> bytes | None:
+    """Openings of one record, as they are stored; None when there are none."""
+    if not openings:
+        return None
+    value: Json = {o.field: [b64(o.salt), o.value] for o in openings}
+    return bytes([PLAIN]) + canonical.encode(value)
+
+
+def unseal(index: int, sealed: bytes) -> tuple[Opening, ...]:
+    """Read what `seal` wrote for record *index*; `DamageError` when it cannot be read."""
+    try:
+        match canonical.parse(sealed[1:]):
+            case dict() as openings if sealed[0] == PLAIN:
+                return tuple(_opening(field, pair) for field, pair in openings.items())
+    except FormatError as error:
+        raise DamageError(f"openings of record {index}: {error}") from error
+    raise DamageError(f"openings of record {index}: unknown scheme")
+
+
+def _opening(field: str, pair: Json) -> Opening:
+    match pair:
+        case [str() as salt, value]:
+            return Opening(field, from_b64(salt), value)
+    raise FormatError(f"field {field!r}: expected salt and value")
+
+
+class Disclosures:
+    """What opens the hidden fields of records, until it is erased. Used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at *path*, or create it.
+
+        Raises:
+            LedgerUnavailableError: It cannot be opened.
+            DamageError: It is not such a file.
+        """
+        self._path = path
+        with self._errors():
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            run = self._connection.execute
+            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+                run(f"PRAGMA {pragma}").fetchall()
+            run("PRAGMA secure_delete=ON").fetchall()
+            run(
+                "CREATE TABLE IF NOT EXISTS disclosure"
+                " (idx INTEGER PRIMARY KEY, openings BLOB NOT NULL) STRICT"
+            )
+        self._pin = Pinned(path)
+
+    def write(self, disclosed: Sequence[Disclosed]) -> None:
+        """Add openings in one transaction; they are durable when this returns."""
+        if not disclosed:
+            return
+        self._pin.check()
+        with self._errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("INSERT INTO disclosure VALUES (?, ?)", disclosed)
+            self._connection.execute("COMMIT")
+
+    def read(self, index: int) -> tuple[Opening, ...]:
+        """What still opens record *index*; nothing when it was erased."""
+        with self._errors():
+            found = self._connection.execute(
+                "SELECT openings FROM disclosure WHERE idx = ?", (index,)
+            ).fetchone()
+        return () if found is None else unseal(index, found[0])
+
+    def collect(self, size: int) -> int:
+        """Remove what opens records at *size* and beyond, which were never committed."""
+        return self._delete("DELETE FROM disclosure WHERE idx >= ?", size)
+
+    def erase(self, index: int) -> int:
+        """Forget what opens record *index*, in the file and in its write-ahead log.
+
+        Copies that were disclosed or backed up are not reached.
+
+        Returns:
+            How many rows were forgotten.
+        """
+        return self._delete("DELETE FROM disclosure WHERE idx = ?", index)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close()
+
+    def _delete(self, sql: str, value: int) -> int:
+        with self._errors():
+            removed = self._connection.execute(sql, (value,)).rowcount
+            if removed:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return removed
+
+    @contextmanager
+    def _errors(self) -> "Iterator[None]":
+        try:
+            yield
+        except OSError as error:
+            raise LedgerUnavailableError(f"{self._path}: {error.strerror}") from error
+        except sqlite3.OperationalError as error:
+            raise LedgerUnavailableError(f"{self._path}: {error}") from error
+        except sqlite3.Error as error:
+            raise DamageError(f"{self._path}: {error}") from error
