@@ -1,0 +1,152 @@
+"""Attributes of data, and what entitles a subject to them.
+
+A *definition* lists the values of one attribute and how several asked values combine: `allOf`,
+`anyOf`, or `hierarchy` (values ordered, the highest first; whoever holds one holds all below).
+A *mapping* grants a value to subjects whose claim passes: `in` (one of the values is among the
+claim's), `not_in` (the claim is there, and none is) or `contains` (a text of the claim contains one
+of the values). Mappings to one value add up. A claim that is absent or of another type grants
+nothing, whatever the operator.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from envelock_formats.fqn import AttributeValue
+from envelock_pdp.paths import Lookup, Path, lookup
+from envelock_pdp.values import identity, kind
+
+Combination: TypeAlias = Literal["allOf", "anyOf", "hierarchy"]
+Operator: TypeAlias = Literal["in", "not_in", "contains"]
+Grant: TypeAlias = Callable[[Mapping[str, object]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One attribute; *values* from the highest down when *rule* is `hierarchy`."""
+
+    namespace: str
+    name: str
+    rule: Combination
+    values: tuple[str, ...]
+
+    @property
+    def fqn(self) -> str:
+        """The definition's fully qualified name."""
+        return f"https://{self.namespace}/attr/{self.name}"
+
+    @property
+    def all_values(self) -> tuple[AttributeValue, ...]:
+        """Every value of the definition, in order."""
+        return tuple(AttributeValue(self.namespace, self.name, value) for value in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectMapping:
+    """Grants one value to subjects whose claim passes."""
+
+    claim: Path
+    operator: Operator
+    values: tuple[str | int | bool, ...]
+    grants: AttributeValue
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """What was found for one asked attribute, of one or several values."""
+
+    name: str
+    asked: tuple[AttributeValue, ...]
+    known: bool  # every asked value is defined
+    held: bool
+
+    @property
+    def reason(self) -> str:
+        """Why it fails, for the record."""
+        if self.known:
+            return f"entitlement: {self.name}"
+        return f"attribute unknown: {self.asked[0].namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeSet:
+    """Definitions and mappings of a bundle, ready to be asked."""
+
+    definitions: tuple[Definition, ...]
+    mappings: tuple[SubjectMapping, ...]
+    _grants: Mapping[AttributeValue, tuple[Grant, ...]] = field(repr=False)
+    _rules: Mapping[str, Combination] = field(repr=False)
+
+    def entitlements(
+        self, claims: Mapping[str, object], asked: Iterable[AttributeValue]
+    ) -> tuple[Entitlement, ...]:
+        """Hold *claims* against every asked attribute, grouped by definition, in their order."""
+        groups: dict[str, list[AttributeValue]] = {}
+        for value in asked:
+            groups.setdefault(value.definition, []).append(value)
+        return tuple(
+            self._entitlement(claims, self._rules.get(definition), values)
+            for definition, values in groups.items()
+        )
+
+    def openable(self, value: AttributeValue) -> bool:
+        """Whether some mapping can entitle somebody to *value*."""
+        return bool(self._grants.get(value))
+
+    def _entitlement(
+        self,
+        claims: Mapping[str, object],
+        rule: Combination | None,
+        asked: Sequence[AttributeValue],
+    ) -> Entitlement:
+        known = all(value in self._grants for value in asked)
+        combine = any if rule == "anyOf" else all
+        held = known and combine(
+            any(grant(claims) for grant in self._grants[value]) for value in asked
+        )
+        return Entitlement(asked[0].name, tuple(asked), known, held)
+
+
+def attribute_set(
+    definitions: Sequence[Definition], mappings: Sequence[SubjectMapping]
+) -> AttributeSet:
+    """Compile; every mapping's value must be defined, which the bundle has checked."""
+    direct: dict[AttributeValue, list[Grant]] = {}
+    for mapping in mappings:
+        direct.setdefault(mapping.grants, []).append(_grant(mapping))
+    grants: dict[AttributeValue, tuple[Grant, ...]] = {}
+    for definition in definitions:
+        above: list[Grant] = []
+        for value in definition.all_values:
+            own = direct.get(value, [])
+            above.extend(own)
+            grants[value] = tuple(above if definition.rule == "hierarchy" else own)
+    rules = {definition.fqn: definition.rule for definition in definitions}
+    return AttributeSet(tuple(definitions), tuple(mappings), grants, rules)
+
+
+def _grant(mapping: SubjectMapping) -> Grant:
+    find = lookup(mapping.claim)
+    if mapping.operator == "contains":
+        return _containing(find, tuple(str(value) for value in mapping.values))
+    wanted = frozenset(map(identity, mapping.values))
+    kinds = frozenset(map(kind, mapping.values))
+    inside = mapping.operator == "in"
+
+    def grant(claims: Mapping[str, object]) -> bool:
+        found = find(claims)
+        held = found if isinstance(found, list) else [found]
+        if not all(kind(item) in kinds for item in held):
+            return False
+        return any(identity(item) in wanted for item in held) is inside
+
+    return grant
+
+
+def _containing(find: Lookup, parts: tuple[str, ...]) -> Grant:
+    def grant(claims: Mapping[str, object]) -> bool:
+        found = find(claims)
+        held = found if isinstance(found, list) else [found]
+        return any(isinstance(item, str) and any(part in item for part in parts) for item in held)
+
+    return grant
