@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from envelock_formats.canonical import Json
-from envelock_formats.framing import from_b64url
+from envelock_formats.framing import digest, from_b64url
+from envelock_formats.request import Caller
 from envelock_kas.context import Context
 from envelock_kas.ledger import Ledger
-from envelock_kas.records import Scribe, decision_name
+from envelock_kas.records import Origin, Scribe, decision_name
 from envelock_ledger.entry import Committed, Entry, Expired, Fenced, Once, Opening, Repeated, Spent
 from envelock_ledger.errors import LedgerUnavailableError
 from envelock_ledger.proof import Receipt
@@ -112,6 +113,15 @@ class Recorder:
         except LedgerUnavailableError:
             return
 
+    async def note_refused(self, caller: Caller, origin: Origin, number: int) -> None:
+        """Record that the rate guard refused *number* requests of one caller; never raises."""
+        fields: dict[str, Json] = {"home": caller.tenant, "n": number, "rsn": "rate"}
+        body, openings = self._scribe.write("denied", caller.tenant, origin, caller, fields)
+        try:
+            await self._ledger.append([Entry(body, openings)])
+        except LedgerUnavailableError:
+            return
+
     def _entry(self, context: Context, draft: Draft) -> Entry:
         body, openings = self._write(context, draft.typ, draft.fields)
         once = (*self._spends(context, draft.bound_to), *context.proof)
@@ -161,3 +171,13 @@ class Recorder:
 def row(object_id: str, kid: str, policy: bytes) -> dict[str, Json]:
     """An object's row in a record."""
     return {"id": object_id, "kid": kid, "pol": policy.hex()}
+
+
+def bound_to(context: Context, ids: Sequence[str]) -> str:
+    """What decision and request token are spent on: this request, and what of it is handed out.
+
+    A repeat may open neither more nor less than the first time: with another outcome it is another
+    use of the same decision, and refused as such.
+    """
+    handed_out = [object_id.encode() for object_id in ids]
+    return digest("envelock/release/v1", context.digest or b"", *handed_out).hex()

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from envelock_formats.canonical import Json
 from envelock_formats.errors import FormatError
-from envelock_formats.framing import b64, digest
+from envelock_formats.framing import b64
 from envelock_formats.request import request_digest
 from envelock_formats.wire import KeyResult, PolicyResult, RewrapAnswer
 from envelock_kas.asked import Asked, AskedKey, AskedObject, read_asked
@@ -40,7 +40,14 @@ from envelock_kas.keys.registry import Standing
 from envelock_kas.keys.states import State
 from envelock_kas.owner import owner_of
 from envelock_kas.pdp import QuestionObject
-from envelock_kas.recorder import Draft, MovedError, Recorder, RefusedObject, row
+from envelock_kas.recorder import (
+    Draft,
+    MovedError,
+    Recorder,
+    RefusedObject,
+    bound_to,
+    row,
+)
 from envelock_kas.records import Origin
 from envelock_kas.shares import OpenedShare, ShareError, ShareSealer, unwrap_share
 from envelock_ledger.proof import Receipt
@@ -233,7 +240,7 @@ class Release:
         return Draft(
             typ="release",
             fields={"objs": [line for found in released for line in object_rows(found)]},
-            bound_to=_bound_to(context, released),
+            bound_to=bound_to(context, [found.id for found in released]),
             fences=fences,
             refused=progress.refused(),
             seen=progress.asked.body.seen,
@@ -244,16 +251,6 @@ def object_rows(found: AskedObject) -> list[dict[str, Json]]:
     """The object's rows in a record: one for each key that it names."""
     kids = dict.fromkeys(str(key.key_id) for key in found.keys)
     return [row(found.id, kid, found.requested.policy_sha256) for kid in kids]
-
-
-def _bound_to(context: Context, released: Sequence[AskedObject]) -> str:
-    """What decision and request token are spent on: this request, and what of it is released.
-
-    A repeat may open neither more nor less than the first time: with another outcome it is another
-    use of the same decision, and refused as such.
-    """
-    ids = [found.id.encode() for found in released]
-    return digest("envelock/release/v1", context.digest or b"", *ids).hex()
 
 
 def _told(standing: Standing) -> str:

@@ -115,8 +115,6 @@ class Issuer:
     async def _token(self, request: web.Request) -> web.Response:
         form = {name: str(value) for name, value in (await request.post()).items()}
         try:
-            if form.get("grant_type") != "client_credentials":
-                raise TokenRequestError("unsupported_grant_type")
             identity = self._authenticate(request.headers.get("Authorization"), form)
             jkt = self._proof_key(request.headers.getall("DPoP", []))
         except TokenRequestError as error:
@@ -143,6 +141,8 @@ class Issuer:
         return jose.sign(self._key, token, typ="at+jwt", kid=self._kid)
 
     def _authenticate(self, header: str | None, form: Mapping[str, str]) -> Identity:
+        if form.get("grant_type") != "client_credentials":
+            raise TokenRequestError("unsupported_grant_type")
         client_id, secret = _client_credentials(header, form)
         identity = self._identities(client_id)
         presented = hashlib.sha256(secret.encode()).digest()

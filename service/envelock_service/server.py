@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from envelock_service.oidc import IssuerUnavailableError
 from envelock_service.problem import Problem, problem_response
@@ -41,7 +42,7 @@ def runner(app: web.Application) -> web.AppRunner:
 def identify(
     request_ids: Callable[[], str],
     render: Callable[[web.Request, Problem], web.StreamResponse] | None = None,
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+) -> Middleware:
     """Middleware: gives each request an id and turns every error into an answer.
 
     Args:

@@ -23,6 +23,7 @@ from envelock_kas.keys.registry import (
     TOPIC,
     KeyVersion,
     Material,
+    Standing,
 )
 from envelock_kas.keys.states import FOLLOWERS, UNWRAPS, WRAPS, State
 from envelock_kas.ledger import Ledger
@@ -45,6 +46,7 @@ class Actor:
 
     origin: Origin
     caller: Caller | None = None
+    proof: tuple[Once, ...] = ()  # the proof of possession, spent with the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,10 @@ class Lifecycle:
         self._clock = clock
         self._entropy = entropy
 
-    async def ensure(self, path: KeyPath, wraps: Wraps, actor: Actor) -> KeyVersion:
-        """The active version of *path*; made on first use, together with what stands above it.
+    async def ensure(self, path: KeyPath, wraps: Wraps, actor: Actor) -> Standing:
+        """The active version of *path*, and the numbers that prove it.
+
+        It is made on first use, together with what stands above it.
 
         Raises:
             TransitionError: The path is not active, or wraps in the other way.
@@ -89,7 +93,7 @@ class Lifecycle:
         for _ in range(_ATTEMPTS):
             newest = self._projection.registry.newest(path)
             if newest is not None and newest.keys:
-                return self._usable(newest, wraps)
+                return await self._usable(newest, wraps)
             try:
                 await self.create(path, wraps, actor)
             except KeyExistsError:
@@ -234,7 +238,7 @@ class Lifecycle:
             body, openings = self._scribe.write(
                 RECORD_TYPE, part[0].id.tenant, actor.origin, actor.caller, _fields(op, part, moves)
             )
-            entry = Entry(body, openings, once if start == 0 else (), expected)
+            entry = Entry(body, openings, (*once, *actor.proof) if start == 0 else (), expected)
             match (await self._ledger.append([entry]))[0]:
                 case Committed(receipt):
                     record = receipt.index
@@ -246,13 +250,19 @@ class Lifecycle:
         await self._projection.catch_up()
         return Changed(versions, record)
 
-    def _usable(self, newest: KeyVersion, wraps: Wraps) -> KeyVersion:
-        standing = self._projection.registry.standing(newest.id, permitted=WRAPS)
-        if standing is not None and standing.refusal is not None:
-            raise TransitionError(f"{standing.refusal}: nothing new is sealed under it")
+    async def _usable(self, newest: KeyVersion, wraps: Wraps) -> Standing:
+        registry = self._projection.registry
+        standing = registry.standing(newest.id, permitted=WRAPS)
+        if standing is None or standing.refusal is not None:
+            await self._projection.catch_up()  # what this worker knows may be old
+            newest = registry.newest(newest.id.path) or newest
+            standing = registry.standing(newest.id, permitted=WRAPS)
+        if standing is None or standing.refusal is not None:
+            reason = standing.refusal if standing else f"key {newest.id} is unknown"
+            raise TransitionError(f"{reason}: nothing new is sealed under it")
         if newest.wraps != wraps:
             raise TransitionError(f"{newest.path} is for {newest.wraps} sealing")
-        return newest
+        return standing
 
     def _require_wraps(self, path: KeyPath, wraps: Wraps) -> None:
         """The way of wrapping is fixed for a dataset, and immutable: the first key decides."""

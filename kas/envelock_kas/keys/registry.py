@@ -41,8 +41,8 @@ class KeyVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """One version as a `key.lifecycle` record states it.
 
     A version without `keys` protects nothing by itself: it stands for its path, so that a tenant or
-    a dataset can be suspended whose keys all lie below. `was` holds the states that a suspension or a
-    scheduled destruction set aside, the latest last; `destroy_at` is in unix seconds.
+    a dataset can be suspended whose keys all lie below. `was` holds the states that a suspension or
+    a scheduled destruction set aside, the latest last; `destroy_at` is in unix seconds.
     """
 
     path: str

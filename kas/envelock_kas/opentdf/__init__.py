@@ -1,0 +1,1 @@
+"""The OpenTDF side of the KAS: Connect framing, and its messages as `envelock_formats.wire`."""

@@ -1,0 +1,65 @@
+"""Section `[kas]`, `[custody]` and `[deployment]` of the settings file."""
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from envelock_kas.guard import GuardSettings
+from envelock_kas.keys.template import check_template
+
+DAY_SECONDS = 86_400
+
+
+class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What kind of deployment this is; `production` refuses everything made for development."""
+
+    environment: Literal["development", "production"] = "production"
+
+
+class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one KAS is known, what it binds to, and what it pins.
+
+    `url` stands in every manifest that is sealed for this KAS, so it must outlive ports and
+    restarts. `pdp_keys_file` is the JWK set of the PDP's public keys, `subject_key_file` holds the
+    secret under which subjects are named in fences. Paths are relative to the data directory.
+    """
+
+    id: str = "envelock-kas"
+    url: str = "http://127.0.0.1:8080"
+    listen: str = "127.0.0.1:8080"
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    behind_proxy: bool = False
+    pdp_issuer: str = "envelock-pdp"
+    pdp_keys_file: str = "pdp/jwks.json"
+    subject_key_file: str = "secrets/subjects.key"
+    template: str = "{tenant}:{dataset}:{epoch:%Y-%m}"
+    guard: GuardSettings = GuardSettings()
+
+    def __post_init__(self) -> None:
+        check_template(self.template)
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+            raise ValueError(f"url: {self.url!r} is not an http(s) URL")
+
+
+class CustodySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where keys live. For `pkcs11`: the module, the token's label, and the file with its PIN."""
+
+    kind: Literal["local", "pkcs11"] = "local"
+    directory: str = "keys"
+    module: str = "/usr/lib/softhsm/libsofthsm2.so"
+    token: str = "envelock"  # noqa: S105 the token's label, no secret
+    pin_file: str = "secrets/hsm.pin"
+    grace_days: int = 90
+    deadline_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.grace_days <= 3650:  # noqa: PLR2004 ten years
+            raise ValueError("grace_days is 0 to 3650")
+
+    @property
+    def grace_seconds(self) -> int:
+        """How long a scheduled destruction can be cancelled."""
+        return self.grace_days * DAY_SECONDS

@@ -1,0 +1,197 @@
+"""One KAS worker, put together from its parts. Nothing else in this room knows all of them."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from envelock_formats.canonical import Json
+from envelock_kas.admin import Administration
+from envelock_kas.custody import Custody
+from envelock_kas.decisions import Decisions, PdpKeys
+from envelock_kas.errors import KasError
+from envelock_kas.gate import Gate
+from envelock_kas.guard import Guard
+from envelock_kas.http import Surface, application, internal_application
+from envelock_kas.issue import Issue
+from envelock_kas.keys.lifecycle import Actor, Lifecycle
+from envelock_kas.keys.registry import RegistryError
+from envelock_kas.ledger import Ledger
+from envelock_kas.naming import Naming
+from envelock_kas.operators import Operators
+from envelock_kas.pdp import DecisionPoint
+from envelock_kas.projection import Projection
+from envelock_kas.publish import Publisher
+from envelock_kas.recorder import Recorder
+from envelock_kas.records import Origin, Scribe
+from envelock_kas.release import Release
+from envelock_kas.settings import KasSettings
+from envelock_ledger.errors import LedgerError
+from envelock_ledger.note import VerifierKey
+from envelock_service.callers import Callers
+
+SWEEP_SECONDS = 30.0
+REQUEST_ID_BYTES = 6
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker is made from: everything that reaches outside, and time and randomness."""
+
+    settings: KasSettings
+    ledger: Ledger
+    ledger_key: VerifierKey
+    pdp: DecisionPoint
+    pdp_keys: PdpKeys
+    callers: Callers
+    custodies: Mapping[str, Custody]
+    custody: str  # the one that new keys are made in
+    grace_seconds: int
+    configuration: Mapping[str, Json]
+    clock: Callable[[], float]
+    entropy: Callable[[int], bytes]
+    subject_secret: bytes = field(repr=False)
+
+
+class Worker:
+    """A KAS: its public and its internal application, and its housekeeping."""
+
+    def __init__(self, parts: Parts) -> None:
+        settings, ledger, clock = parts.settings, parts.ledger, parts.clock
+        self.projection = Projection(ledger, parts.ledger_key)
+        self._guard = Guard(settings.guard, time.monotonic)
+        self._entropy = parts.entropy
+        self._scribe = Scribe(clock, parts.entropy, settings.id)
+        self._recorder = Recorder(ledger, self._scribe)
+        self._counts: dict[str, int] = {}
+        self.lifecycle = Lifecycle(
+            ledger=ledger,
+            projection=self.projection,
+            scribe=self._scribe,
+            custodies=parts.custodies,
+            custody=parts.custody,
+            grace_seconds=parts.grace_seconds,
+            clock=clock,
+            entropy=parts.entropy,
+        )
+        self._administration = Administration(
+            ledger=ledger,
+            projection=self.projection,
+            scribe=self._scribe,
+            subject_secret=parts.subject_secret,
+            request_ids=self._request_ids,
+        )
+        surface = self._surface(parts)
+        operators = Operators(surface, self.lifecycle, self.projection)
+        self.app: web.Application = application(surface, operators.routes)
+        self.internal_app: web.Application = internal_application(
+            self._administration, self._request_ids
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self, *, keeper: bool) -> AsyncIterator[None]:
+        """Read the ledger, then keep house until the end of the context.
+
+        Args:
+            keeper: Whether this worker also destroys keys that are due; one of them should.
+
+        Raises:
+            LedgerError, RegistryError: The ledger cannot be read, or does not hold.
+        """
+        await self.projection.catch_up()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._record_refused())]
+            if keeper:
+                tasks.append(group.create_task(self._sweep()))
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    def _surface(self, parts: Parts) -> Surface:
+        settings = parts.settings
+        gate = Gate(
+            settings.id,
+            self.projection,
+            self._guard,
+            self._recorder,
+            parts.clock,
+            parts.subject_secret,
+        )
+        decisions = Decisions(
+            pdp=parts.pdp,
+            keys=parts.pdp_keys,
+            issuer=settings.pdp_issuer,
+            kas_id=settings.id,
+            recorder=self._recorder,
+            clock=parts.clock,
+        )
+        naming = Naming(settings.template, parts.clock, parts.subject_secret)
+        return Surface(
+            callers=parts.callers,
+            release=Release(
+                gate=gate,
+                decisions=decisions,
+                recorder=self._recorder,
+                custodies=parts.custodies,
+                entropy=parts.entropy,
+            ),
+            issue=Issue(
+                gate=gate,
+                decisions=decisions,
+                recorder=self._recorder,
+                lifecycle=self.lifecycle,
+                naming=naming,
+                custodies=parts.custodies,
+                kas_url=settings.url,
+                entropy=parts.entropy,
+            ),
+            publisher=Publisher(
+                ledger=parts.ledger,
+                projection=self.projection,
+                lifecycle=self.lifecycle,
+                custodies=parts.custodies,
+                kas_url=settings.url,
+            ),
+            naming=naming,
+            administration=self._administration,
+            pdp_keys=parts.pdp_keys,
+            configuration=parts.configuration,
+            request_ids=self._request_ids,
+            count=self._count,
+            require_ready=gate.catch_up,
+        )
+
+    def _request_ids(self) -> str:
+        return f"r-{self._entropy(REQUEST_ID_BYTES).hex()}"
+
+    def _count(self, code: str) -> None:
+        self._counts[code] = self._counts.get(code, 0) + 1
+
+    async def _record_refused(self) -> None:
+        """Record what the rate guard refused: one record for each caller and interval."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for caller, number in self._guard.take_refused().items():
+                origin = Origin(self._request_ids())
+                await self._recorder.note_refused(caller, origin, number)
+
+    async def _sweep(self) -> None:
+        """Destroy keys that are due; what fails is tried again."""
+        while True:
+            try:
+                await self.lifecycle.sweep(Actor(Origin(self._request_ids())))
+            except (KasError, LedgerError, RegistryError) as error:
+                _log.warning("keys that are due were not destroyed: %s", error)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+
+def origins(settings: KasSettings, listening: Sequence[str]) -> list[str]:
+    """The origins that clients may name this KAS by."""
+    return [settings.url.rstrip("/"), *listening]
