@@ -52,6 +52,22 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = 1 << 20) 
     return value
 
 
+def parse_object(
+    text: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = 1 << 20
+) -> dict[str, Json]:
+    """Parse strictly; anything but a JSON object is a `CanonicalError`."""
+    value = parse(text, max_depth=max_depth, max_bytes=max_bytes)
+    if not isinstance(value, dict):
+        raise CanonicalError("not a JSON object")
+    return value
+
+
+def plain(value: object) -> Json:
+    """A message (a `msgspec.Struct`, or a container of such) as plain JSON values."""
+    built: Json = msgspec.to_builtins(value)
+    return built
+
+
 def decode(
     text: bytes, shape: type[T], *, max_depth: int = MAX_DEPTH, max_bytes: int = 1 << 20
 ) -> T:
@@ -88,7 +104,7 @@ def _writable(value: Json) -> Json:
     if isinstance(value, dict):
         names = sorted(value, key=_utf16)
         return {name: _writable(value[name]) for name in names}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):  # structs turned into builtins hold tuples
         return [_writable(item) for item in value]
     if value is None or isinstance(value, (str, int)):  # bool is an int
         return value

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from envelock_formats import jose
-from envelock_formats.canonical import Json, convert
+from envelock_formats.canonical import Json, convert, plain
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import b64url
 from envelock_formats.request import Caller, RequestedObject
@@ -89,7 +89,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 def sign(decision: Decision, key: jose.SigningKey, kid: str) -> str:
     """Sign *decision*; returns the compact JWS."""
-    return jose.sign(key, msgspec.to_builtins(decision), typ=TYPE, kid=kid)
+    return jose.sign(key, plain(decision), typ=TYPE, kid=kid)
 
 
 def verify(

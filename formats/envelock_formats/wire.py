@@ -6,14 +6,13 @@ and a `receipt` in the metadata of the first result, which others pass over. `PO
 carries the same kind of token around `SealBody`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from envelock_formats import jose
-from envelock_formats.canonical import Json, convert, decode
+from envelock_formats.canonical import Json, decode
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import digest
 from envelock_formats.tdf.keyaccess import KeyAccess
@@ -239,11 +238,6 @@ def receipt_of(answer: RewrapAnswer) -> str | None:
             receipt = result.metadata.get("receipt")
             return receipt if isinstance(receipt, str) else None
     return None
-
-
-def as_json(value: msgspec.Struct) -> Mapping[str, Json]:
-    """A message as plain JSON values."""
-    return convert(msgspec.to_builtins(value), dict[str, Json])
 
 
 def _require_distinct(ids: list[str], name: str) -> None:

@@ -160,7 +160,7 @@ def cipher_from_secret(secret: bytes) -> AESGCM:
     """The cipher under the key that the ECDH secret Z, 32 bytes, yields.
 
     Raises:
-        UnwrapError: The secret has another length, or is zero (a point of small order).
+        UnwrapError: The secret has another length, or is zero, which no honest key yields.
     """
     if len(secret) != SHARE_SIZE or not any(secret):
         raise UnwrapError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from envelock_formats import jose
-from envelock_formats.canonical import Json, decode
+from envelock_formats.canonical import parse_object
 from envelock_formats.errors import FormatError
 from envelock_service.oidc import read_jwks
 
@@ -27,7 +27,7 @@ class PinnedKeys:
             found = self._file.stat()
             stamp = found.st_mtime_ns, found.st_ino
             if stamp != self._stamp:
-                document = decode(self._file.read_bytes(), dict[str, Json], max_bytes=MAX_FILE)
+                document = parse_object(self._file.read_bytes(), max_bytes=MAX_FILE)
                 self._keys, self._stamp = read_jwks(document), stamp
         except (OSError, FormatError) as error:
             _log.warning("PDP keys in %s are not to be had: %s", self._file, error)

@@ -86,9 +86,9 @@ class Worker:
             subject_secret=parts.subject_secret,
             request_ids=self._request_ids,
         )
-        surface = self._surface(parts)
-        operators = Operators(surface, self.lifecycle, self.projection)
-        self.app: web.Application = application(surface, operators.routes)
+        self.surface = self._surface(parts)
+        operators = Operators(self.surface, self.lifecycle, self.projection)
+        self.app: web.Application = application(self.surface, operators.routes)
         self.internal_app: web.Application = internal_application(
             self._administration, self._request_ids
         )

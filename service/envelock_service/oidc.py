@@ -20,7 +20,7 @@ import jwt
 import msgspec
 
 from envelock_formats import jose
-from envelock_formats.canonical import Json, decode
+from envelock_formats.canonical import Json, parse_object
 from envelock_formats.errors import FormatError
 from envelock_formats.request import Caller
 
@@ -231,7 +231,7 @@ async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Json]
         text = await response.content.read(MAX_DOCUMENT + 1)
         while len(text) <= MAX_DOCUMENT and (more := await response.content.read(MAX_DOCUMENT)):
             text += more
-    return decode(text, dict[str, Json], max_bytes=MAX_DOCUMENT)
+    return parse_object(text, max_bytes=MAX_DOCUMENT)
 
 
 def _require_times(claims: Mapping[str, Json], now: float) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from envelock_formats.canonical import decode, encode
+from envelock_formats.canonical import decode, encode, plain
 from envelock_formats.errors import FormatError
 from envelock_formats.fqn import AttributeValue
 from envelock_formats.framing import b64, from_b64
@@ -88,6 +88,6 @@ def write_policy(
     """Write a policy as base64 of canonical JSON, in the order of *attributes*."""
     asked = [{"attribute": value.fqn} for value in attributes]
     body = {"dataAttributes": asked, "dissem": list(dissem)}
-    text = b64(encode(msgspec.to_builtins({"uuid": uuid, "body": body})))
+    text = b64(encode(plain({"uuid": uuid, "body": body})))
     parse_policy(text)
     return text

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from envelock_formats.canonical import Json, convert
+from envelock_formats.canonical import Json, plain
 from envelock_formats.framing import b64
 from envelock_formats.keyid import KeyId, KeyPath
 from envelock_formats.request import Caller
@@ -321,5 +321,4 @@ def _material(made: Made) -> Material:
 
 
 def _fields(op: str, versions: Sequence[KeyVersion], moves: Mapping[str, int]) -> dict[str, Json]:
-    listed = convert(msgspec.to_builtins(versions), list[Json])
-    return {"keys": listed, "moves": dict(moves), "op": op, "topic": TOPIC}
+    return {"keys": plain(versions), "moves": dict(moves), "op": op, "topic": TOPIC}
