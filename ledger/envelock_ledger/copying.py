@@ -8,9 +8,9 @@ names that were spent.
 
 from pathlib import Path
 
-from envelock_ledger.errors import DamageError, LedgerUnavailableError, LedgerUsageError
+from envelock_ledger.errors import DamageError, LedgerUnavailableError
 from envelock_ledger.store import Batch, Head, Store
-from envelock_ledger.store.files import settle
+from envelock_ledger.store.files import refuse_existing, settle
 from envelock_ledger.store.sqlite import SqliteStore
 from envelock_ledger.verify import Tally
 
@@ -27,8 +27,7 @@ class Copy:
             LedgerUsageError: Something is at *path* already.
             LedgerUnavailableError: The copy cannot be created.
         """
-        if path.exists():
-            raise LedgerUsageError(f"{path} exists", "name a new file")
+        refuse_existing(path)
         self._source, self._head, self._note, self._path = source, head, note, path
         self._partial = path.with_name(f".{path.name}.partial")
         self._partial.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from envelock_ledger.errors import LedgerUnavailableError
+from envelock_ledger.errors import LedgerUnavailableError, LedgerUsageError
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -91,6 +91,12 @@ def write_new(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     settle(partial, path)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise `LedgerUsageError` when something is at *path*."""
+    if os.path.lexists(path):
+        raise LedgerUsageError(f"{path} exists", "name a new file")
 
 
 def settle(partial: Path, path: Path) -> None:
