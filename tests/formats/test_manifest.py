@@ -235,7 +235,7 @@ def test_refuses_other_algorithms(path, value):
     ],
 )
 def test_refuses_malformed_members(path, value):
-    """W10, W15, W16, W23: bindings, wraps, lengths and case twins are checked before any request."""
+    """W10, W15, W16, W23: bindings, wraps, lengths, case twins: refused before any request."""
     with pytest.raises(FormatError, match=r"^(manifest|tampered)"):
         parse_manifest(edited(FOUND, path, value))
 

@@ -41,7 +41,7 @@ def test_segments_survive_a_round_trip(kind, plaintext, iv):
 @pytest.mark.parametrize("kind", ["GMAC", "HS256"])
 @pytest.mark.parametrize("position", [0, 11, 12, 14, -17, -16, -1])
 def test_no_flipped_bit_opens(kind, position):
-    """IV, ciphertext and tag are all authenticated, and nothing unverified is left in the buffer."""
+    """IV, ciphertext and tag are authenticated, and nothing unverified stays in the buffer."""
     cipher, sealed = SegmentCipher(DEK, kind), bytearray(40 + 28)
     segment = cipher.seal_into(bytes(12), b"secret data " * 3 + b"last", memoryview(sealed))
     sealed[position] ^= 1
