@@ -15,6 +15,7 @@ from envelock_ledger.store import Batch, Head, Row, Store
 from envelock_ledger.store.disclosure import Disclosed
 
 TOPIC_PAGE = 1000  # receipts
+RECORD_PAGE = 200  # records of at most 64 KiB, so that a page fits a frame
 
 
 class Log:
@@ -88,6 +89,11 @@ class Log:
     def topic(self, name: str, since: int) -> list[Receipt]:
         """Receipts of a topic's records from *since* on, in order, one page."""
         return [self.prove(index) for index in self.store.topic(name, since, TOPIC_PAGE)]
+
+    def records(self, start: int, stop: int) -> list[bytes]:
+        """Bytes of records `start <= index < stop`, one page at most."""
+        stop = min(stop, self.size, start + RECORD_PAGE)
+        return [row.body for row in self.store.rows(start, stop)]
 
     def tidy(self, *, idle: bool) -> None:
         """Housekeeping of the store."""

@@ -88,6 +88,10 @@ class LedgerClient:
         """The latest signed checkpoint."""
         return (await self._ask(wire.Head(), wire.Text)).text
 
+    async def records(self, start: int, stop: int) -> list[bytes]:
+        """Bytes of records `start <= index < stop`, at most 200; fewer where the log ends."""
+        return (await self._ask(wire.Records(start, stop), wire.Many)).items
+
     async def snapshot(self, path: Path) -> None:
         """Fetch a copy without openings to *path*, which must not exist.
 

@@ -197,6 +197,8 @@ class Connection(asyncio.Protocol):
                 receipts = [await writer.prove(index, seen)]
             case wire.Topic(name, since):
                 receipts = await writer.topic(name, since)
+            case wire.Records(start, stop):
+                return wire.Many(await writer.records(start, stop))
             case wire.Copy():
                 return wire.Numbers({"size": await self._make_copy()})
             case wire.Chunk(offset):

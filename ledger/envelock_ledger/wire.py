@@ -80,6 +80,13 @@ class Head(msgspec.Struct, frozen=True, array_like=True, tag="head"):
     """Answered by `Text`: the latest signed checkpoint."""
 
 
+class Records(msgspec.Struct, frozen=True, array_like=True, tag="records"):
+    """Answered by `Many`: the bytes of records `start <= index < stop`, one page at most."""
+
+    start: int
+    stop: int
+
+
 class Copy(msgspec.Struct, frozen=True, array_like=True, tag="copy"):
     """Make a snapshot for this connection; answered by `Numbers` with its `size` in bytes."""
 
@@ -120,6 +127,12 @@ class Raw(msgspec.Struct, frozen=True, array_like=True, tag="raw"):
     """Some bytes."""
 
     raw: bytes
+
+
+class Many(msgspec.Struct, frozen=True, array_like=True, tag="many"):
+    """Several byte strings."""
+
+    items: list[bytes]
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
@@ -166,8 +179,8 @@ class WireExpired(msgspec.Struct, frozen=True, array_like=True, tag="expired"):
 
 
 WireOutcome = WireReceipt | WireRepeated | WireSpent | WireFenced | WireExpired
-Request = Append | Fences | Find | Prove | Topic | Head | Copy | Chunk
-Answer = Outcomes | Numbers | Receipts | Text | Raw | Failed
+Request = Append | Fences | Find | Prove | Topic | Head | Records | Copy | Chunk
+Answer = Outcomes | Numbers | Receipts | Text | Raw | Many | Failed
 Requests = list[tuple[int, Request]]
 Answers = list[tuple[int, Answer]]
 

@@ -153,6 +153,10 @@ class Writer:
         """The latest signed checkpoint."""
         return await self.ask(lambda log: log.note)
 
+    async def records(self, start: int, stop: int) -> list[bytes]:
+        """Bytes of records `start <= index < stop`, at most 200; fewer where the log ends."""
+        return await self.ask(lambda log: log.records(start, stop))
+
     async def size(self) -> int:
         """How many records there are."""
         return await self.ask(lambda log: log.size)
