@@ -39,7 +39,7 @@ from envelock_kas.release import Release
 from envelock_ledger.errors import LedgerError
 from envelock_service.callers import Authenticated, Callers
 from envelock_service.problem import Problem, problem_response
-from envelock_service.server import REQUEST_ID, Handler, identify, read_body
+from envelock_service.server import REQUEST_ID, Handler, identify, read_body, same_user
 
 CONNECT_PREFIX = "/kas.AccessService/"
 JSON = frozenset({"application/json"})
@@ -94,7 +94,7 @@ def internal_application(
         except RollbackError as error:
             raise Problem("policy_rollback") from error
 
-    app = web.Application(middlewares=[identify(request_ids), known_errors])
+    app = web.Application(middlewares=[identify(request_ids), same_user, known_errors])
     app.router.add_post("/internal/v1/policies", announce)
     return app
 

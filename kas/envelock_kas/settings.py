@@ -1,5 +1,6 @@
 """Section `[kas]`, `[custody]` and `[deployment]` of the settings file."""
 
+import ipaddress
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -7,6 +8,7 @@ import msgspec
 
 from envelock_kas.guard import GuardSettings
 from envelock_kas.keys.template import check_template
+from envelock_service.settings import SettingsError
 
 DAY_SECONDS = 86_400
 
@@ -21,8 +23,10 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one KAS is known, what it binds to, and what it pins.
 
     `url` stands in every manifest that is sealed for this KAS, so it must outlive ports and
-    restarts. `pdp_keys_file` is the JWK set of the PDP's public keys, `subject_key_file` holds the
-    secret under which subjects are named in fences. Paths are relative to the data directory.
+    restarts. `ledger_key` is the verifier key of the ledger, `pdp_keys_file` the JWK set of the
+    PDP's public keys; `subject_key_file` holds the secret under which subjects are named in fences.
+    Paths are relative to the data directory. Beyond loopback the KAS wants TLS, its own or that of
+    a proxy in front.
     """
 
     id: str = "envelock-kas"
@@ -31,6 +35,7 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
     behind_proxy: bool = False
+    ledger_key: str = ""
     pdp_issuer: str = "envelock-pdp"
     pdp_keys_file: str = "pdp/jwks.json"
     subject_key_file: str = "secrets/subjects.key"
@@ -63,3 +68,23 @@ class CustodySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def grace_seconds(self) -> int:
         """How long a scheduled destruction can be cancelled."""
         return self.grace_days * DAY_SECONDS
+
+
+def require_safe_address(settings: KasSettings, host: str) -> None:
+    """Refuse to listen beyond loopback without TLS.
+
+    Raises:
+        SettingsError: Neither a certificate nor a proxy is configured, or the URL is not https.
+    """
+    if ipaddress.ip_address(host).is_loopback:
+        return
+    has_tls = settings.tls_cert_file is not None and settings.tls_key_file is not None
+    if not has_tls and not settings.behind_proxy:
+        raise SettingsError(
+            f"listening on {host} needs TLS",
+            "set tls_cert_file and tls_key_file in [kas], or behind_proxy = true",
+        )
+    if urlsplit(settings.url).scheme != "https":
+        raise SettingsError(
+            f"url {settings.url} is not https", "set url in [kas] to the https address of this KAS"
+        )

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -190,8 +190,3 @@ class Worker:
             except (KasError, LedgerError, RegistryError) as error:
                 _log.warning("keys that are due were not destroyed: %s", error)
             await asyncio.sleep(SWEEP_SECONDS)
-
-
-def origins(settings: KasSettings, listening: Sequence[str]) -> list[str]:
-    """The origins that clients may name this KAS by."""
-    return [settings.url.rstrip("/"), *listening]

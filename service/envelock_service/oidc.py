@@ -9,6 +9,7 @@ until it ends. Not checked here: the proof of possession (`dpop`).
 import asyncio
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from envelock_formats.canonical import Json, parse_object
 from envelock_formats.errors import FormatError
 from envelock_formats.request import Caller
 
+DEVELOPMENT_ISSUER = "ENVELOCK_DEVELOPMENT_ISSUER"
 MAX_TOKEN = 16 * 1024
 MAX_DOCUMENT = 256 * 1024
 MAX_LIFETIME_SECONDS = 3600
@@ -63,6 +65,18 @@ class CallerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     audience: str = "envelock"
     issuers: tuple[IssuerSettings, ...] = ()
+
+
+def with_development_issuer(settings: CallerSettings, environment: str) -> CallerSettings:
+    """Add the development issuer that `up` started, named in the environment; never in production.
+
+    Its address changes with every start, so it cannot stand in the settings file.
+    """
+    url = os.environ.get(DEVELOPMENT_ISSUER)
+    if url is None or environment != "development":
+        return settings
+    added = IssuerSettings(issuer=url, tenant_claim="tenant")
+    return msgspec.structs.replace(settings, issuers=(*settings.issuers, added))
 
 
 @dataclass(frozen=True, slots=True)

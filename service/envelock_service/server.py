@@ -7,6 +7,7 @@ is read to a cap and unpacked, where gzip is accepted, to the same cap. Each ans
 
 import asyncio
 import logging
+import os
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,7 @@ from aiohttp.typedefs import Middleware
 
 from envelock_service.oidc import IssuerUnavailableError
 from envelock_service.problem import Problem, problem_response
+from envelock_service.sockets import peer_uid
 
 RECEIVE_SECONDS = 10.0
 MAX_BODY = 8 * 1024 * 1024
@@ -129,3 +131,16 @@ def _rendered(
 def _from_status(status: int) -> Problem:
     by_status = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     return Problem(by_status.get(status, "malformed_request"))
+
+
+@web.middleware
+async def same_user(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Middleware for Unix sockets: the process at the other end runs as our own user.
+
+    SECURITY: mode 0600 of the socket says so already; the kernel's word also covers a socket that
+    was handed on.
+    """
+    connection = request.get_extra_info("socket")
+    if connection is None or peer_uid(connection) != os.getuid():
+        raise Problem("access_denied")
+    return await handler(request)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+FILE = "envelock.toml"  # in the data directory
 SECTIONS = frozenset({"deployment", "callers", "custody", "issuer", "kas", "ledger", "pdp"})
 T = TypeVar("T")
 
