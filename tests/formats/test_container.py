@@ -28,6 +28,7 @@ class Entry:
     """One entry of an archive made by hand; every field may lie."""
 
     def __init__(self, name, data, **lies):
+        """Take the entry's name and data, and what its headers say instead of the truth."""
         self.name, self.data, self.lies = name, data, lies
 
     def get(self, field, default):
@@ -320,6 +321,7 @@ class Virtual:
     """A container with a payload that exists only as a number of zero bytes."""
 
     def __init__(self, size, *, announced):
+        """Make head and tail for a payload of *size* bytes, known in advance or not."""
         self.head = container.payload_header(size if announced else None)
         self.start, self.size = len(self.head), size
         self.tail = container.trailer(start=self.start, size=size, crc=7, manifest=TEXT)
@@ -354,30 +356,38 @@ def test_zip64_appears_from_four_gibibytes_on(size, announced):
     assert virtual.read < 2000
 
 
+class VirtualStream(io.RawIOBase):
+    """A virtual container as a file object."""
+
+    def __init__(self, virtual):
+        """Start at the first byte."""
+        self.virtual, self.position = virtual, 0
+        self.end = virtual.start + virtual.size + len(virtual.tail)
+
+    def seekable(self):
+        """Always."""
+        return True
+
+    def tell(self):
+        """The position."""
+        return self.position
+
+    def seek(self, offset, whence=0):
+        """Move."""
+        self.position = offset + (0, self.position, self.end)[whence]
+        return self.position
+
+    def read(self, count=-1):
+        """Read, all of a short rest when *count* is negative."""
+        raw = self.virtual(self.position, 1 << 16 if count < 0 else count)
+        self.position += len(raw)
+        return raw
+
+
 def test_python_reads_the_zip64_directory():
     """The stdlib sees the same size and offset behind a sparse file's worth of payload."""
     virtual = Virtual(5 << 30, announced=True)
-
-    class Stream(io.RawIOBase):
-        position = 0
-
-        def seekable(self):
-            return True
-
-        def seek(self, offset, whence=0):
-            end = virtual.start + virtual.size + len(virtual.tail)
-            self.position = offset + (0, self.position, end)[whence]
-            return self.position
-
-        def read(self, count=-1):
-            raw = virtual(self.position, 1 << 16 if count < 0 else count)
-            self.position += len(raw)
-            return raw
-
-        def tell(self):
-            return self.position
-
-    with zipfile.ZipFile(Stream()) as found:
+    with zipfile.ZipFile(VirtualStream(virtual)) as found:
         assert found.getinfo("0.payload").file_size == 5 << 30
         assert found.read("0.manifest.json") == TEXT
 
