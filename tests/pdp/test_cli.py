@@ -63,8 +63,10 @@ def test_a_failed_case_is_explained(clinic):
     assert code == 1
     assert terminal.lines == [
         'FAIL cases/hours.json "temp at 03:00": expected deny, got permit',
-        "     entitlement clearance=internal yes;"
-        " hours, laboratory, own-record and 3 more did not apply",
+        (
+            "     entitlement clearance=internal yes;"
+            " hours, laboratory, own-record and 3 more did not apply"
+        ),
         "27 of 28 cases pass; 5 of 6 rules decided a case (never: research)",
     ]
     assert terminal.value["bundles"][0]["failed"][0]["expected"] == "deny"

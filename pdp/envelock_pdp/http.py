@@ -1,0 +1,236 @@
+"""The AuthZEN API (Authorization API 1.0), with the signed form in `context.decisions`.
+
+Two applications share one decider. The *public* one authenticates every caller by its own access
+token and answers only about that caller. The *internal* one stands on a Unix socket and answers
+processes of its own user: these are the registered enforcement points. They send the caller's token
+as `context.subject_token`, state its address, and alone learn reasons and rules. The proof of a
+bound token is verified and not spent: there is no ledger here, and a decision is of use only to
+whoever holds the token's key.
+
+Answer: `{"evaluations": [{"decision", "context": {"decision": place or null, "reason_admin"?,
+"rules"?, "error"?}}], "context": {"decisions": [JWS]}}`; for a single question `{"decision",
+"context": {"decisions"?, "reason_admin"?, "rules"?}}`. `error` is `{"status", "code"}` of what kept
+one question from being decided.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from envelock_formats.canonical import Json
+from envelock_pdp import NotInForceError, QuestionError
+from envelock_pdp.askers import Callers, Tokens, bearer, verify_askers
+from envelock_pdp.attributes import Definition
+from envelock_pdp.decide import Asker, Decided, Decider, Verdict
+from envelock_pdp.display import shown
+from envelock_pdp.inforce import InForce, Policies
+from envelock_pdp.question import Questions, read_questions
+from envelock_service.problem import STATUS, Problem
+from envelock_service.server import Handler, identify, read_body
+from envelock_service.sockets import peer_uid
+
+MAX_PUBLIC_BODY = 1024 * 1024
+MAX_INTERNAL_BODY = 8 * 1024 * 1024
+EVALUATION = "/access/v1/evaluation"
+EVALUATIONS = "/access/v1/evaluations"
+_JSON = frozenset({"application/json"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_UNTIL = {"execute_all": None, "deny_on_first_deny": False, "permit_on_first_permit": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What the handlers need. *url* is how clients reach the public application."""
+
+    url: str
+    decider: Decider
+    policies: Policies
+    tokens: Tokens
+    callers: Callers
+    jwks: Mapping[str, Json]
+    request_ids: Callable[[], str]
+
+
+def public_application(surface: Surface) -> web.Application:
+    """The application for callers."""
+    handlers = _Public(surface)
+    app = web.Application(middlewares=_middlewares(surface))
+    app.router.add_get("/.well-known/authzen-configuration", handlers.configuration)
+    app.router.add_get("/.well-known/jwks.json", handlers.keys)
+    app.router.add_post(EVALUATION, handlers.evaluation)
+    app.router.add_post(EVALUATIONS, handlers.evaluations)
+    app.router.add_get("/v1/attributes", handlers.attributes)
+    app.router.add_get("/healthz", handlers.health)
+    return app
+
+
+def internal_application(surface: Surface) -> web.Application:
+    """The application for registered enforcement points, on a Unix socket."""
+
+    async def evaluation(request: web.Request) -> web.Response:
+        return await answer(request, several=False)
+
+    async def evaluations(request: web.Request) -> web.Response:
+        return await answer(request, several=True)
+
+    async def answer(request: web.Request, *, several: bool) -> web.Response:
+        _require_own_user(request)
+        questions = await _questions(request, several=several, max_bytes=MAX_INTERNAL_BODY)
+        asked = await verify_askers(questions.asked, surface.tokens)
+        decided = surface.decider.decide(asked, until=_UNTIL[questions.semantic])
+        return _answer(questions, decided, told=True)
+
+    app = web.Application(middlewares=_middlewares(surface))
+    app.router.add_post(EVALUATION, evaluation)
+    app.router.add_post(EVALUATIONS, evaluations)
+    return app
+
+
+class _Public:
+    def __init__(self, surface: Surface) -> None:
+        self._surface = surface
+
+    async def configuration(self, _request: web.Request) -> web.Response:
+        """Authorization API 1.0 section 9: where everything is."""
+        url = self._surface.url
+        return _json(
+            {
+                "policy_decision_point": url,
+                "access_evaluation_endpoint": url + EVALUATION,
+                "access_evaluations_endpoint": url + EVALUATIONS,
+                "jwks_uri": f"{url}/.well-known/jwks.json",
+            }
+        )
+
+    async def keys(self, _request: web.Request) -> web.Response:
+        """The public keys of decisions."""
+        return _json(dict(self._surface.jwks))
+
+    async def evaluation(self, request: web.Request) -> web.Response:
+        """One question of the caller about itself."""
+        return await self._evaluate(request, several=False)
+
+    async def evaluations(self, request: web.Request) -> web.Response:
+        """Several questions of the caller about itself."""
+        return await self._evaluate(request, several=True)
+
+    async def attributes(self, request: web.Request) -> web.Response:
+        """What the caller's tenant has defined."""
+        caller = await self._authenticate(request)
+        return _json(_attributes(self._surface.policies.of(caller.caller.tenant)))
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """Whether every bundle is in force."""
+        if self._surface.policies.missing() or not self._surface.policies.all():
+            raise Problem("policy_stale")
+        return _json({"status": "ok"})
+
+    async def _evaluate(self, request: web.Request, *, several: bool) -> web.Response:
+        asker = await self._authenticate(request)
+        questions = await _questions(request, several=several, max_bytes=MAX_PUBLIC_BODY)
+        if any(asked.subject != asker.caller.subject for asked in questions.asked):
+            raise Problem("access_denied", "a caller asks about itself only")
+        decided = self._surface.decider.decide(
+            [(asked, asker) for asked in questions.asked], until=_UNTIL[questions.semantic]
+        )
+        return _answer(questions, decided, told=False)
+
+    async def _authenticate(self, request: web.Request) -> Asker:
+        callers = self._surface.callers
+        found = await callers.authenticate(request.method, request.path, request.headers)
+        return bearer(found.token, trusted_ip=False)
+
+
+def _middlewares(surface: Surface) -> list[Middleware]:
+    return [_echo_request_id, identify(surface.request_ids), _known_errors]
+
+
+@web.middleware
+async def _echo_request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Authorization API 1.0 section 10.1.4: an id that came is sent back."""
+    response = await handler(request)
+    given = request.headers.get("X-Request-ID", "")
+    if _REQUEST_ID.match(given):
+        response.headers["X-Request-ID"] = given
+    return response
+
+
+@web.middleware
+async def _known_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except QuestionError as error:
+        raise Problem("malformed_request", shown(str(error))) from error
+    except NotInForceError as error:
+        raise Problem("policy_stale") from error
+
+
+def _require_own_user(request: web.Request) -> None:
+    """SECURITY: the kernel says who is at the other end; no header does."""
+    transport = request.transport
+    peer = None if transport is None else transport.get_extra_info("socket")
+    if peer is None or peer_uid(peer) != os.geteuid():
+        raise Problem("access_denied")
+
+
+async def _questions(request: web.Request, *, several: bool, max_bytes: int) -> Questions:
+    body = await read_body(request, media_types=_JSON, max_bytes=max_bytes)
+    return read_questions(body, several=several, max_bytes=max_bytes)
+
+
+def _answer(questions: Questions, decided: Decided, *, told: bool) -> web.Response:
+    decisions: list[Json] = list(decided.decisions)
+    if questions.single:
+        [verdict] = decided.verdicts
+        if verdict.error is not None:
+            raise Problem(verdict.error)
+        context: dict[str, Json] = {"decisions": decisions} if decisions else {}
+        return _json({"decision": verdict.permit, "context": context | _told(verdict, told=told)})
+    evaluations: list[Json] = [
+        {
+            "decision": verdict.permit,
+            "context": {"decision": verdict.decision, **_told(verdict, told=told)},
+        }
+        for verdict in decided.verdicts
+    ]
+    return _json({"evaluations": evaluations, "context": {"decisions": decisions}})
+
+
+def _told(verdict: Verdict, *, told: bool) -> dict[str, Json]:
+    """What is said beside the decision; the reason is for enforcement points alone."""
+    context: dict[str, Json] = {}
+    if verdict.error is not None:
+        context["error"] = {"status": STATUS[verdict.error], "code": verdict.error}
+    if told:
+        context["reason_admin"] = {"en": verdict.reason}
+        context["rules"] = list(verdict.rules)
+    return context
+
+
+def _attributes(found: InForce) -> dict[str, Json]:
+    bundle = found.bundle
+
+    def described(definition: Definition) -> dict[str, Json]:
+        values: list[Json] = [
+            {
+                "value": value.value,
+                "fqn": value.fqn,
+                "short": value.short,
+                "openable": bundle.attributes.openable(value),
+            }
+            for value in definition.all_values
+        ]
+        short = f"{definition.namespace}/{definition.name}"
+        return {"fqn": definition.fqn, "short": short, "rule": definition.rule, "values": values}
+
+    defined: list[Json] = [described(one) for one in bundle.attributes.definitions]
+    return {"epoch": found.epoch, "contact": bundle.contact, "attributes": defined}
+
+
+def _json(value: Json) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json")
