@@ -219,7 +219,7 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes
     """
     if not 0 <= index < size:
         raise ProofError(f"no record {index} in a tree of {size}")
-    _refuse_lengths(path)
+    _refuse_lengths([leaf, *path])
     fn, sn, root = index, size - 1, leaf  # names of the RFC
     for sibling in path:
         if sn == 0:
@@ -250,11 +250,11 @@ def check_consistency(
     Two equal sizes need an empty proof and equal roots. From an empty tree to another nothing can
     be proven, so asking for it is an error.
     """
+    _refuse_lengths([old_root, new_root, *proof])
     if old == new and not proof and old_root == new_root:
         return
     if not 0 < old < new:
         raise ProofError(f"a tree of {new} is not shown to extend one of {old}")
-    _refuse_lengths(proof)
     if _roots_from_consistency(old, new, old_root, proof) != (old_root, new_root):
         raise ProofError(f"tree of {new} does not extend the tree of {old}")
 
