@@ -163,6 +163,7 @@ FAULTS = {
     "gap": archive(payload(), manifest(), gap=b"x"),
     "gap before the end": archive(payload(), manifest(), before_end=b"x"),
     "comment": archive(payload(), manifest(), comment=b"x"),
+    "comment that is not there": archive(payload(), manifest())[:-2] + b"\1\0",
     "end record in the comment": archive(payload(), manifest(), comment=GOOD[-22:]),
     "archive in the comment": archive(payload(), manifest(), comment=GOOD),
     "two archives": GOOD + GOOD,
@@ -233,6 +234,9 @@ FAULTS = {
     "zip64 mark": archive(payload(), manifest(), zip64={"mark": b"PK\6\5"}),
     "zip64 field missing": archive(payload(size=WIDE), manifest()),
     "zip64 field lies": archive(payload(extra=zip64(P, P, 1)), manifest()),
+    "zip64 field right, sizes wrong": archive(
+        payload(size=P - 1, local_size=P, extra=zip64(P, P, 0)), manifest()),
+    "zip64 field of two without sentinels": archive(payload(extra=zip64(P, P)), manifest()),
     "zip64 field too long": archive(payload(extra=zip64(P, P, 0, 0)), manifest()),
     "zip64 field twice": archive(payload(extra=zip64(P, P, 0) * 2), manifest()),
     "zip64 field of odd length": archive(payload(extra=b"\1\0\4\0abcd"), manifest()),
