@@ -250,9 +250,11 @@ def check_consistency(
     Two equal sizes need an empty proof and equal roots. From an empty tree to another nothing can
     be proven, so asking for it is an error.
     """
-    _refuse_lengths([old_root, new_root, *proof])
     if old == new and not proof and old_root == new_root:
+        if old == 0 and old_root != EMPTY_ROOT:
+            raise ProofError("the empty tree has another root")
         return
+    _refuse_lengths([old_root, new_root, *proof])
     if not 0 < old < new:
         raise ProofError(f"a tree of {new} is not shown to extend one of {old}")
     if _roots_from_consistency(old, new, old_root, proof) != (old_root, new_root):
