@@ -1,1 +1,65 @@
-"""What a consumer installs: seal and open files under policy."""
+"""Seal files under policy, and open them where the policy permits and the ledger has it on record.
+
+```python
+from envelock import Client
+
+client = Client(profile="doctor")
+sealed = client.encrypt(b"negative", attrs="clearance=secret")
+plain = client.decrypt(sealed)
+```
+"""
+
+from typing import TYPE_CHECKING
+
+from envelock.errors import (
+    ConfigError,
+    DeniedError,
+    EnvelockError,
+    FormatError,
+    KasNotAllowedError,
+    NotAuthenticatedError,
+    ReceiptError,
+    SealedFileError,
+    TamperedError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from envelock.client import AsyncClient, Client, Opened
+    from envelock.reader import Reader
+    from envelock.writer import Sealed
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ConfigError",
+    "DeniedError",
+    "EnvelockError",
+    "FormatError",
+    "KasNotAllowedError",
+    "NotAuthenticatedError",
+    "Opened",
+    "Reader",
+    "ReceiptError",
+    "Sealed",
+    "SealedFileError",
+    "TamperedError",
+    "UnavailableError",
+]
+
+_HOMES = {
+    "AsyncClient": "envelock.client",
+    "Client": "envelock.client",
+    "Opened": "envelock.client",
+    "Reader": "envelock.reader",
+    "Sealed": "envelock.writer",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a class when it is first asked for: `import envelock` stays quick."""
+    import importlib  # noqa: PLC0415 as above
+
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module 'envelock' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)

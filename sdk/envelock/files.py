@@ -23,6 +23,7 @@ Source: TypeAlias = "bytes | bytearray | memoryview | PathLike[str] | BinaryIO"
 Target: TypeAlias = "PathLike[str] | BinaryIO"
 Progress: TypeAlias = Callable[[int], None]  # bytes of plaintext done so far
 
+MAX_RETURNED = 256 * 1024 * 1024  # bytes that are handed back instead of written
 _SPOOL_STEP = 1 << 20
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -312,9 +313,20 @@ def _flat(source: bytes | bytearray | memoryview) -> memoryview:
 
 
 def _refuse_others(place: object) -> None:
-    if isinstance(place, str):
-        raise TypeError("path or text? use Path(...) or .encode()")
+    refuse_text(place)
     if isinstance(place, io.TextIOBase):
         raise TypeError("file is opened in text mode; open it in binary mode")
     if not isinstance(place, PathLike) and not hasattr(place, "seekable"):
         raise TypeError(f"neither bytes, path nor binary file: {type(place).__name__}")
+
+
+def refuse_text(source: object) -> None:
+    """Raise `TypeError` for a `str`, which could be meant as a path or as text."""
+    if isinstance(source, str):
+        raise TypeError("path or text? use Path(...) or .encode()")
+
+
+def refuse_large(size: int | None) -> None:
+    """Raise `ConfigError` when *size* bytes are too many to be returned in memory."""
+    if size is not None and size > MAX_RETURNED:
+        raise ConfigError(f"{size} bytes are too many to return", hint="pass out=")

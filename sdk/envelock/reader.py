@@ -162,7 +162,7 @@ class Reader(io.RawIOBase):
         self._failed = False
 
     @property
-    def attributes(self) -> tuple[str, ...]:
+    def attrs(self) -> tuple[str, ...]:
         """FQNs of the attribute values that the policy asks for."""
         return tuple(value.fqn for value in self.sealed.policy.attributes)
 

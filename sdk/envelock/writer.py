@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from isal.isal_zlib import crc32
 
 from envelock.errors import ConfigError
-from envelock.files import Progress, Sink, Source, Target, chunks, output, size_hint
+from envelock.files import (
+    Progress,
+    Sink,
+    Source,
+    Target,
+    chunks,
+    output,
+    refuse_large,
+    size_hint,
+)
 from envelock_formats import errors as formats
 from envelock_formats.tdf import container
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess, binding_holds
@@ -109,9 +118,13 @@ def seal(
 
 
 def seal_bytes(source: Source, plan: SealPlan) -> bytes:
-    """Seal *source* into memory."""
+    """Seal into memory; otherwise as `seal`.
+
+    Raises:
+        ConfigError: The source has more bytes than are returned.
+    """
     target = io.BytesIO()
-    seal(source, target, plan)
+    seal(source, target, plan, progress=refuse_large)
     return target.getvalue()
 
 

@@ -253,7 +253,7 @@ def test_says_what_a_key_server_must_be_asked_for():
         ]
         assert sealed.size == len(DATA)
     with SealedFile.open(RAW).unlock(DEK, receipt="r") as reader:
-        assert (reader.attributes, reader.receipt, reader.size) == (
+        assert (reader.attrs, reader.receipt, reader.size) == (
             ("https://clinic.example/attr/clearance/value/secret",), "r", len(DATA),
         )  # fmt: skip
 

@@ -1,0 +1,187 @@
+"""Who am I, and where is the KAS: arguments, then the environment, then a profile.
+
+A profile is a TOML file: `url`, `client_id`, `client_secret_file`, `ledger_key`, and for files that
+name other key access servers a list `kas` of their addresses. Those that `envelock up` made lie in
+`DIR/profiles`, others in `$XDG_CONFIG_HOME/envelock`. Nothing is guessed: without a profile named
+`default` the choice has to be made.
+
+Beside a profile lies what was learned through it, `NAME.state.json`: the newest head of each pinned
+ledger, and what may be cached. It holds no secret.
+"""
+
+import fcntl
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from envelock.errors import ConfigError
+from envelock_formats.canonical import Json, encode, parse_object
+from envelock_formats.errors import FormatError
+
+DEFAULT = "default"
+MAX_STATE = 4 * 1024 * 1024
+VARIABLES = {
+    "url": "ENVELOCK_URL",
+    "client_id": "ENVELOCK_CLIENT_ID",
+    "client_secret_file": "ENVELOCK_CLIENT_SECRET_FILE",
+    "ledger_key": "ENVELOCK_LEDGER_KEY",
+}
+
+
+class ProfileValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The keys of a profile file."""
+
+    url: str = ""
+    client_id: str = ""
+    client_secret_file: str = ""
+    ledger_key: str = ""
+    kas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile, and where its state is kept; without a file the state lives in memory."""
+
+    values: ProfileValues
+    name: str
+    file: Path | None = None
+
+    @property
+    def state_file(self) -> Path | None:
+        """Where the state is kept."""
+        return None if self.file is None else self.file.with_name(f"{self.file.stem}.state.json")
+
+    def secret(self) -> str:
+        """Read the client secret; `ConfigError` when there is none."""
+        path = self.values.client_secret_file
+        if not path:
+            raise ConfigError(
+                "no client secret", hint="run `envelock login`, or pass token= or --as NAME"
+            )
+        try:
+            return Path(path).read_text("utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"client secret {path}: {error.strerror}") from error
+
+
+def data_directory(environment: Mapping[str, str]) -> Path:
+    """The default data directory: `$XDG_DATA_HOME/envelock`."""
+    base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "envelock"
+
+
+def config_directory(environment: Mapping[str, str]) -> Path:
+    """Where profiles lie that `login` writes: `$XDG_CONFIG_HOME/envelock`."""
+    base = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "envelock"
+
+
+def load_profile(
+    name: str | Path | None, environment: Mapping[str, str], data: Path | None = None
+) -> Profile:
+    """Find the profile, the environment laid over it.
+
+    Args:
+        name: A name, or the path of a file; None for `ENVELOCK_PROFILE`, then `default`.
+        environment: Usually `os.environ`.
+        data: The data directory whose profiles are looked at first.
+
+    Raises:
+        ConfigError: There is none of that name, or the file is malformed.
+    """
+    overrides = {key: environment[name] for key, name in VARIABLES.items() if environment.get(name)}
+    wanted = name or environment.get("ENVELOCK_PROFILE") or DEFAULT
+    file = wanted if isinstance(wanted, Path) else _find(wanted, environment, data)
+    if file is None:
+        if name is None and overrides.get("url"):
+            return Profile(_values(overrides, "environment"), "environment")
+        raise _unknown(str(wanted), environment, data, asked=name is not None)
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"profile {file}: {error}") from error
+    return Profile(_values(values | overrides, str(file)), file.stem, file)
+
+
+def list_profiles(environment: Mapping[str, str], data: Path | None = None) -> list[str]:
+    """The names of all profiles there are."""
+    return sorted(
+        {file.stem for folder in _folders(environment, data) for file in folder.glob("*.toml")}
+    )
+
+
+class State:
+    """What was learned through a profile; every change is written at once, whole."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._memory: dict[str, Json] = {}
+
+    def read(self) -> dict[str, Json]:
+        """Everything; an unreadable file counts as empty, since nothing in it is needed."""
+        if self._file is None:
+            return dict(self._memory)
+        try:
+            return parse_object(self._file.read_bytes(), max_bytes=MAX_STATE)
+        except (OSError, FormatError):
+            return {}
+
+    @contextmanager
+    def changing(self) -> Iterator[dict[str, Json]]:
+        """Change what was learned; processes take turns."""
+        if self._file is None:
+            yield self._memory
+            return
+        with self._turn(self._file):
+            values = self.read()
+            yield values
+            fresh = self._file.with_name(f".{self._file.name}.new")
+            fresh.write_bytes(encode(values))
+            fresh.replace(self._file)
+
+    @staticmethod
+    @contextmanager
+    def _turn(file: Path) -> Iterator[None]:
+        descriptor = os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _values(values: Mapping[str, object], source: str) -> ProfileValues:
+    try:
+        return msgspec.convert(dict(values), ProfileValues, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"profile {source}: {error}") from error
+
+
+def _folders(environment: Mapping[str, str], data: Path | None) -> list[Path]:
+    return [
+        (data or data_directory(environment)) / "profiles",
+        config_directory(environment),
+    ]
+
+
+def _find(name: str, environment: Mapping[str, str], data: Path | None) -> Path | None:
+    if "/" in name or name.startswith("."):
+        raise ConfigError(f"profile {name!r} is not a name", hint="pass a Path for a file")
+    found = (folder / f"{name}.toml" for folder in _folders(environment, data))
+    return next((file for file in found if file.is_file()), None)
+
+
+def _unknown(
+    name: str, environment: Mapping[str, str], data: Path | None, *, asked: bool
+) -> ConfigError:
+    known = list_profiles(environment, data)
+    listed = f"profiles: {', '.join(known)}" if known else "run `envelock up` or `envelock login`"
+    if asked or known:
+        missing = f"no profile {name!r}" if asked else "who are you? no profile was named"
+        return ConfigError(missing, hint=f"{listed}; choose one with --as NAME")
+    return ConfigError(f"no profile {name!r}, and no ENVELOCK_URL", hint=listed)

@@ -1,0 +1,187 @@
+"""Seal a file: the policy, a data key, and the key access object that carries it.
+
+Offline the data key is drawn here and wrapped to a public key of the KAS; online the KAS makes and
+wraps it, and it comes back sealed to a key of this process.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from envelock.errors import ConfigError, UnavailableError
+from envelock.exchange import Steps
+from envelock.receipts import seal_digest_of
+from envelock.session import AttributeValueInfo, Session, fresh_key
+from envelock.writer import SealPlan
+from envelock_formats.errors import FormatError
+from envelock_formats.fqn import AttributeNameError, AttributeValue
+from envelock_formats.framing import b64, b64url, from_b64
+from envelock_formats.online import OnlineWrap, hpke_info, open_data_key
+from envelock_formats.request import key_sha256, policy_sha256, spki_from_pem
+from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess, bind_policy
+from envelock_formats.tdf.policy import write_policy
+from envelock_formats.wire import NONCE_SIZE, SealAnswer, SealBody
+from envelock_formats.wrap import EC_P256, IV_SIZE, p256_from_pem, public_pem, wrap_ec
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be sealed, but for its bytes."""
+
+    attributes: tuple[AttributeValue, ...]
+    dataset: str | None
+    online: bool
+    entropy: Callable[[int], bytes] = field(repr=False)
+
+
+def planned(
+    session: Session, attrs: str | Sequence[str], dataset: str | None, *, online: bool
+) -> Steps[SealPlan]:
+    """Resolve the names of attributes, and obtain a key for one file that asks for them."""
+    values = yield from resolve(session, [attrs] if isinstance(attrs, str) else attrs)
+    return (yield from plan(session, Wish(values, dataset, online, os.urandom)))
+
+
+def resolve(session: Session, names: Sequence[str]) -> Steps[tuple[AttributeValue, ...]]:
+    """Find the attribute values that people mean.
+
+    `NAMESPACE/NAME=VALUE` and full names are known without a server; `NAME=VALUE` is looked up in
+    the tenant's bundle.
+
+    Raises:
+        ConfigError: Unknown or ambiguous, with the candidates.
+    """
+    found: list[AttributeValue] = []
+    for name in names:
+        value = _stated(name)
+        if value is None:
+            value = yield from _looked_up(session, name)
+        if value not in found:
+            found.append(value)
+    return tuple(found)
+
+
+def openable(session: Session, values: Sequence[AttributeValue]) -> Steps[bool]:
+    """Whether any rule of the tenant's bundle could open what asks for *values*."""
+    known = {
+        info.fqn: info.openable
+        for attribute in (yield from session.attributes()).attributes
+        for info in attribute.values
+    }
+    return all(known.get(value.fqn, False) for value in values)
+
+
+def plan(session: Session, wish: Wish) -> Steps[SealPlan]:
+    """Obtain a key for one file.
+
+    Raises:
+        EnvelockError: The KAS refuses, or does not answer.
+    """
+    policy = write_policy(str(uuid.UUID(bytes=wish.entropy(16), version=4)), wish.attributes)
+    if wish.online:
+        return (yield from _plan_online(session, wish, policy))
+    return (yield from _plan_offline(session, wish, policy))
+
+
+def _plan_offline(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:
+    published = yield from session.published_key(wish.dataset, EC_P256)
+    dek = wish.entropy(SHARE_SIZE)
+    ephemeral = fresh_key()
+    wrapped = wrap_ec(
+        dek, p256_from_pem(published.pem), ephemeral=ephemeral, iv=wish.entropy(IV_SIZE)
+    )
+    key = KeyAccess(
+        type="ec-wrapped",
+        url=published.url,
+        kid=published.kid,
+        wrappedKey=b64(wrapped),
+        policyBinding=bind_policy(dek, policy),
+        ephemeralPublicKey=public_pem(ephemeral.public_key()),
+        schemaVersion="1.0",
+    )
+    return SealPlan(dek, (key,), policy)
+
+
+def _plan_online(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:
+    ephemeral = fresh_key()
+    nonce = wish.entropy(NONCE_SIZE)
+    witness = session.witness((yield from session.configuration()))
+    since = witness.newest() if witness is not None else None
+    body = SealBody(
+        clientPublicKey=public_pem(ephemeral.public_key()),
+        policy=policy,
+        nonce=b64url(nonce),
+        dataset=wish.dataset,
+        seen=since.size if since is not None else None,
+    )
+    answer = yield from session.data_keys(body)
+    issued = answer.keys[0]
+    if witness is not None:
+        witness.require_issue(
+            answer.receipt,
+            digest_of=seal_digest_of(
+                key_digest=key_sha256(spki_from_pem(body.clientPublicKey)), count=1, nonce=nonce
+            ),
+            jkt=session.credentials.jkt,
+            ids={issued.id},
+            policy=policy_sha256(policy),
+            since=since,
+        )
+    dek = _opened(answer, ephemeral)
+    key = KeyAccess(
+        type="wrapped",
+        url=answer.url,
+        kid=answer.kid,
+        wrappedKey=issued.wrappedKey,
+        policyBinding=bind_policy(dek, policy),
+        schemaVersion="1.0",
+    )
+    return SealPlan(dek, (key,), policy)
+
+
+def _opened(answer: SealAnswer, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The data key of an answer, whose wrap must be of the object that it names."""
+    issued = answer.keys[0]
+    try:
+        wrapped = from_b64(issued.wrappedKey)
+        wrap = OnlineWrap.parse(wrapped)
+        info = hpke_info(bytes.fromhex(answer.digest), wrap.object_id, wrapped)
+        if wrap.id != issued.id:
+            raise UnavailableError("data keys: the answer names another object than its wrap")
+        return open_data_key(from_b64(issued.sealed), key, info)
+    except (FormatError, ValueError) as error:
+        raise UnavailableError("data keys: the server's answer is malformed") from error
+
+
+def _stated(name: str) -> AttributeValue | None:
+    """The value that *name* states in full; None when it leaves the namespace out."""
+    try:
+        if name.startswith("https://"):
+            return AttributeValue.parse_fqn(name)
+        if "/" in name.partition("=")[0]:
+            return AttributeValue.parse_short(name)
+    except AttributeNameError as error:
+        raise ConfigError(str(error), hint="write NAMESPACE/NAME=VALUE or NAME=VALUE") from error
+    if not all(name.partition("=")):
+        raise ConfigError(f"attribute {name!r}", hint="write NAMESPACE/NAME=VALUE or NAME=VALUE")
+    return None
+
+
+def _looked_up(session: Session, name: str) -> Steps[AttributeValue]:
+    attributes = (yield from session.attributes()).attributes
+    every = [value for attribute in attributes for value in attribute.values]
+    fits = [value for value in every if value.short.partition("/")[2] == name.lower()]
+    if len(fits) == 1:
+        return AttributeValue.parse_fqn(fits[0].fqn)
+    if fits:
+        raise ConfigError(f"attribute {name!r} is ambiguous", hint=_candidates(fits))
+    definition = name.partition("=")[0].lower()
+    near = [value for value in every if value.short.partition("/")[2].startswith(f"{definition}=")]
+    raise ConfigError(f"attribute {name!r} is unknown", hint=_candidates(near or every))
+
+
+def _candidates(values: Sequence[AttributeValueInfo]) -> str:
+    return "one of: " + ", ".join(value.short for value in values[:10])

@@ -1,0 +1,298 @@
+"""The protocol core: what a client asks of KAS, PDP and issuer, without any I/O of its own.
+
+One session belongs to one identity; its methods are generators (see `exchange`) and may run in
+several threads at once. A rewrap that is tried again keeps its request token and ephemeral key and
+makes a fresh proof, so the ledger can tell a retry from a second request.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from envelock.addresses import private_origin
+from envelock.credentials import Credentials
+from envelock.errors import ConfigError, UnavailableError
+from envelock.exchange import Call, Pause, Reply, Steps, call, error_of
+from envelock.profile import Profile, ProfileValues, State, load_profile
+from envelock.receipts import Witness
+from envelock_formats.canonical import plain
+from envelock_formats.request import spki_from_pem
+from envelock_formats.wire import (
+    PublishedKey,
+    RewrapAnswer,
+    RewrapBody,
+    SealAnswer,
+    SealBody,
+    WireError,
+    read_answer,
+    write_request_token,
+)
+
+TRIES = 3
+FIRST_PAUSE_SECONDS = 0.1
+FRESH_SECONDS = 300
+OK = 200
+UNAUTHORIZED = 401
+_RETRIED = frozenset({0, 429, 502, 503, 504})
+T = TypeVar("T")
+
+
+class _Idp(msgspec.Struct, frozen=True):
+    token_endpoint: str = ""
+
+
+class _Ours(msgspec.Struct, frozen=True):
+    kas_id: str
+    url: str
+    pdp: str = ""
+    ledger_key: str = ""
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """What a KAS says of itself; `envelock` is there when it is one of ours."""
+
+    idp: _Idp = _Idp()
+    envelock: _Ours | None = None
+
+
+class AttributeValueInfo(msgspec.Struct, frozen=True):
+    """One value of an attribute, and whether any rule could open what asks for it."""
+
+    fqn: str
+    short: str
+    openable: bool
+
+
+class AttributeInfo(msgspec.Struct, frozen=True):
+    """One attribute of the tenant's bundle."""
+
+    short: str
+    rule: str
+    values: tuple[AttributeValueInfo, ...]
+
+
+class Attributes(msgspec.Struct, frozen=True):
+    """`GET /v1/attributes`: what the caller's tenant can ask for, and whom to ask."""
+
+    epoch: int
+    contact: str
+    attributes: tuple[AttributeInfo, ...]
+
+
+class _Cached(msgspec.Struct, frozen=True):
+    at: int
+    value: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """The answer to a rewrap, and the id that its record has."""
+
+    answer: RewrapAnswer
+    request_id: str | None
+
+
+class Session:
+    """One identity at one KAS."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        brought_token: bool,
+        ledger_key: str | None,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        if not profile.values.url:
+            raise ConfigError("no URL of a KAS", hint="pass url=, or set ENVELOCK_URL")
+        self.profile = profile
+        self.url = private_origin(profile.values.url)
+        self.state = State(profile.state_file)
+        self.credentials = Credentials(profile, brought=brought_token, entropy=entropy)
+        self._entropy = entropy
+        self.ledger_key = ledger_key or profile.values.ledger_key
+        self._configurations: dict[str, Configuration] = {}
+
+    def for_another(self) -> "Session":
+        """The same KAS and pinned key for an identity that brings its own token."""
+        return Session(
+            self.profile, brought_token=True, ledger_key=self.ledger_key, entropy=self._entropy
+        )
+
+    def configuration(self, url: str | None = None) -> Steps[Configuration]:
+        """What the KAS at *url* says of itself; asked once."""
+        base = url or self.url
+        if (known := self._configurations.get(base)) is not None:
+            return known
+        request = Call("GET", f"{base}/.well-known/opentdf-configuration", {})
+        reply = yield from self._patiently(lambda: request)
+        if reply.status != OK:
+            raise error_of(reply, f"KAS at {base}")
+        configuration = _read(reply, Configuration, base)
+        self._configurations[base] = configuration
+        return configuration
+
+    def witness(self, configuration: Configuration) -> Witness | None:
+        """Who verifies receipts; None for a KAS that gives none and a profile that pins no key.
+
+        Raises:
+            ConfigError: The KAS is ours and no ledger key is pinned.
+        """
+        if self.ledger_key:
+            return Witness(self.ledger_key, self.state)
+        if configuration.envelock is None:
+            return None
+        raise ConfigError(
+            "no ledger key is pinned, so receipts cannot be verified",
+            hint="run `envelock login`, or pass ledger_key=",
+        )
+
+    def rewrap(self, body: RewrapBody, url: str | None = None) -> Steps[Rewrapped]:
+        """Ask a KAS for shares.
+
+        Raises:
+            EnvelockError: It refuses the request as a whole, or does not answer.
+        """
+        base = url or self.url
+        message = self._signed(body)
+        target = f"{base}/kas.AccessService/Rewrap"
+        reply = yield from self._asked("POST", target, message, "open")
+        return Rewrapped(_read(reply, RewrapAnswer, "open"), reply.request_id)
+
+    def data_keys(self, body: SealBody) -> Steps[SealAnswer]:
+        """Ask for data keys made online. Not tried again: each request makes other keys."""
+        message = self._signed(body)
+        reply = yield from self._once("POST", f"{self.url}/v1/datakeys", message, "data keys")
+        return _read(reply, SealAnswer, "data keys")
+
+    def published_key(self, dataset: str | None, algorithm: str) -> Steps[PublishedKey]:
+        """The public key that new files are sealed to; verified once, then kept for a while."""
+        query = {"algorithm": algorithm} | ({"dataset": dataset} if dataset else {})
+        name = f"key {urlencode(query)}"
+        if (kept := self._kept(name, PublishedKey)) is not None:
+            return kept
+        url = f"{self.url}/v1/publickeys?{urlencode(query)}"
+        reply = yield from self._asked("GET", url, b"", "public key")
+        published = _read(reply, PublishedKey, "public key")
+        witness = self.witness((yield from self.configuration()))
+        if witness is not None:
+            witness.require_key(published.receipt, published.kid, spki_from_pem(published.pem))
+        self._keep(name, published)
+        return published
+
+    def attributes(self) -> Steps[Attributes]:
+        """What the tenant's bundle defines; kept for a while."""
+        if (kept := self._kept("attributes", Attributes)) is not None:
+            return kept
+        ours = (yield from self.configuration()).envelock
+        if ours is None or not ours.pdp:
+            raise ConfigError(
+                "this KAS names no decision point to look attributes up at",
+                hint="name attributes in full: NAMESPACE/NAME=VALUE",
+            )
+        reply = yield from self._asked("GET", f"{ours.pdp}/v1/attributes", b"", "attributes")
+        attributes = _read(reply, Attributes, "attributes")
+        self._keep("attributes", attributes)
+        return attributes
+
+    def operate(self, method: str, path: str, body: Mapping[str, object]) -> Steps[bytes]:
+        """Call the operators' API; not tried again when it changes something."""
+        text = msgspec.json.encode(body) if method == "POST" else b""
+        reply = yield from self._once(method, f"{self.url}{path}", text, path)
+        return reply.body
+
+    def _signed(self, body: RewrapBody | SealBody) -> bytes:
+        token = write_request_token(body, self.credentials.key, now=int(time.time()))
+        return msgspec.json.encode({"signedRequestToken": token})
+
+    def _asked(self, method: str, url: str, body: bytes, what: str) -> Steps[Reply]:
+        """An authenticated request, tried again while the server cannot answer."""
+        pause = FIRST_PAUSE_SECONDS
+        for last in (*[False] * (TRIES - 1), True):
+            try:
+                return (yield from self._once(method, url, body, what))
+            except UnavailableError as error:
+                if last:
+                    raise
+                yield Pause(min(error.retry_after or pause, 2.0))
+                pause *= 4
+        raise UnavailableError(f"{what}: no answer")
+
+    def _once(self, method: str, url: str, body: bytes, what: str) -> Steps[Reply]:
+        """One authenticated request; a token that is not taken is fetched anew once."""
+        reply = yield from self._authenticated(method, url, body)
+        if reply.status == UNAUTHORIZED:
+            self.credentials.forget()
+            reply = yield from self._authenticated(method, url, body)
+        if reply.status != OK:
+            raise error_of(reply, what)
+        return reply
+
+    def _authenticated(self, method: str, url: str, body: bytes) -> Steps[Reply]:
+        configuration = yield from self.configuration()
+        token = yield from self.credentials.token(configuration.idp.token_endpoint)
+        headers = self.credentials.headers(token, method, url)
+        if body:
+            headers |= {"Content-Type": "application/json", "Connect-Protocol-Version": "1"}
+        return (yield from call(Call(method, url, headers, body)))
+
+    def _patiently(self, request: Callable[[], Call]) -> Steps[Reply]:
+        pause = FIRST_PAUSE_SECONDS
+        reply = yield from call(request())
+        for _ in range(TRIES - 1):
+            if reply.status not in _RETRIED:
+                break
+            yield Pause(pause)
+            pause *= 4
+            reply = yield from call(request())
+        return reply
+
+    def _kept(self, name: str, shape: type[T]) -> T | None:
+        """A value that was kept and is still fresh."""
+        try:
+            kept = msgspec.convert(self.state.read().get(f"cached {self.url} {name}"), _Cached)
+            value = msgspec.convert(kept.value, shape)
+        except msgspec.ValidationError:
+            return None
+        return value if time.time() - kept.at < FRESH_SECONDS else None
+
+    def _keep(self, name: str, value: msgspec.Struct) -> None:
+        with self.state.changing() as values:
+            kept = {"at": int(time.time()), "value": plain(value)}
+            values[f"cached {self.url} {name}"] = plain(kept)
+
+
+def open_session(
+    url: str | None, profile: str | Path | None, ledger_key: str | None, *, brought: bool
+) -> Session:
+    """The session of a client's arguments, and of the environment where they are silent.
+
+    Raises:
+        ConfigError: There is no such profile, or no URL.
+    """
+    if url is not None and profile is None and brought:
+        found = Profile(ProfileValues(url=url), "arguments")
+    else:
+        found = load_profile(profile, os.environ)
+    if url is not None:
+        found = replace(found, values=msgspec.structs.replace(found.values, url=url))
+    return Session(found, brought_token=brought, ledger_key=ledger_key, entropy=os.urandom)
+
+
+def fresh_key() -> ec.EllipticCurvePrivateKey:
+    """An ephemeral P-256 key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _read(reply: Reply, shape: type[T], what: str) -> T:
+    try:
+        return read_answer(reply.body, shape)
+    except WireError as error:
+        raise UnavailableError(f"{what}: the server's answer is malformed") from error

@@ -1,0 +1,115 @@
+"""HTTP for the clients: urllib3 for the blocking one, aiohttp for the other, loaded on first use.
+
+No redirect is followed, no proxy or `.netrc` of the environment is used, an answer is read to a
+cap, and one that does not come is a `Reply` with status 0.
+"""
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from envelock.exchange import Call, Reply
+
+if TYPE_CHECKING:
+    import aiohttp
+    import urllib3
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+MAX_ANSWER = 16 * 1024 * 1024
+POOL_SIZE = 32
+USER_AGENT = "envelock"
+
+
+class SyncTransport:
+    """A pool of connections for threads; made anew in a forked child."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: urllib3.PoolManager | None = None
+        self._pid = os.getpid()
+
+    def send(self, call: Call) -> Reply:
+        """Make one call."""
+        import urllib3  # noqa: PLC0415 loaded on the first call
+
+        try:
+            response = self._opened().request(
+                call.method,
+                call.url,
+                headers={"User-Agent": USER_AGENT, **call.headers},
+                body=call.body or None,
+                redirect=False,
+                preload_content=False,
+            )
+            body = response.read(MAX_ANSWER + 1, decode_content=True)
+            whole = len(body) <= MAX_ANSWER
+            response.drain_conn() if whole else response.close()
+            response.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            return Reply(0, {}, type(error).__name__.encode())
+        if not whole:
+            return Reply(0, {}, b"answer too large")
+        return Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.clear()
+            self._pool = None
+
+    def _opened(self) -> "urllib3.PoolManager":
+        import urllib3  # noqa: PLC0415 loaded on the first call
+
+        with self._lock:
+            if self._pool is None or self._pid != os.getpid():
+                timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+                self._pool = urllib3.PoolManager(maxsize=POOL_SIZE, retries=False, timeout=timeout)
+                self._pid = os.getpid()
+            return self._pool
+
+
+class AsyncTransport:
+    """A pool of connections of one event loop."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, call: Call) -> Reply:
+        """Make one call."""
+        import aiohttp  # noqa: PLC0415 loaded on the first call
+
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, total=READ_SECONDS)
+            self._session = aiohttp.ClientSession(timeout=timeout, trust_env=False)
+        try:
+            async with self._session.request(
+                call.method,
+                call.url,
+                headers={"User-Agent": USER_AGENT, **call.headers},
+                data=call.body or None,
+                allow_redirects=False,
+            ) as response:
+                body = await _read(response)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Reply(response.status, headers, body)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            return Reply(0, {}, type(error).__name__.encode())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+            await asyncio.sleep(0)
+
+
+async def _read(response: "aiohttp.ClientResponse") -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise ValueError("answer too large")
+    return bytes(body)
