@@ -61,13 +61,13 @@ class Place:
         """The file whose lock the one writer holds."""
         return self.folder / LOCK
 
-    def open_store(self) -> Store:
+    def open_store(self, *, create: bool) -> Store:
         """Open the records for writing."""
-        return SqliteStore.open(self.database)
+        return SqliteStore.open(self.database, create=create)
 
-    def open_disclosures(self) -> Disclosures:
+    def open_disclosures(self, *, create: bool) -> Disclosures:
         """Open what opens hidden fields."""
-        return Disclosures(self.folder / DISCLOSURES)
+        return Disclosures(self.folder / DISCLOSURES, create=create)
 
     def open_anchor(self) -> Anchor:
         """Open the anchor for writing."""
@@ -134,9 +134,10 @@ def open_ledger(place: Place, signer: Signer, now_us: int) -> Opened:
     try:
         anchor = place.open_anchor()
         closing.append(anchor.close)
-        store = place.open_store()
+        new = anchor.last.checkpoint.size == 0
+        store = place.open_store(create=new)
         closing.append(store.close)
-        disclosures = place.open_disclosures()
+        disclosures = place.open_disclosures(create=new)
         closing.append(disclosures.close)
         opened = _pass_gate(store, disclosures, anchor, signer, now_us)
     except BaseException:

@@ -6,7 +6,6 @@ the records that they open, so a crash leaves rows without a record, never the r
 removes them at start.
 """
 
-import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from envelock_formats.errors import FormatError
 from envelock_formats.framing import b64, from_b64
 from envelock_ledger.commitments import Opening
 from envelock_ledger.errors import DamageError, LedgerUnavailableError
-from envelock_ledger.store.files import FILE_MODE, Pinned
+from envelock_ledger.store.files import Pinned, create_or_refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,17 +56,16 @@ def _opening(field: str, pair: Json) -> Opening:
 class Disclosures:
     """What opens the hidden fields of records, until it is erased. Used by one thread."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file at *path*, or create it.
+    def __init__(self, path: Path, *, create: bool) -> None:
+        """Open the file at *path*.
 
         Raises:
             LedgerUnavailableError: It cannot be opened.
-            DamageError: It is not such a file.
+            DamageError: It is missing and not to be created, or is not such a file.
         """
         self._path = path
         with self._errors():
-            if not path.exists():
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+            create_or_refuse(path, create=create)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             run = self._connection.execute
             for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):

@@ -4,7 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from envelock_ledger.errors import LedgerUnavailableError, LedgerUsageError
+from envelock_ledger.errors import DamageError, LedgerUnavailableError, LedgerUsageError
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -75,6 +75,21 @@ def make_folder(path: Path) -> None:
     if not path.is_dir():
         path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         sync_folder(path.parent)
+
+
+def create_or_refuse(path: Path, *, create: bool) -> None:
+    """Make sure that a file is at *path*: an empty one when it is to be created.
+
+    Raises:
+        DamageError: It is missing, and it is not time to create it.
+    """
+    if path.exists():
+        return
+    if not create:
+        raise DamageError(
+            f"{path} is missing", "put the original back, or follow the recovery procedure"
+        )
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
 
 
 def write_new(path: Path, content: bytes) -> None:

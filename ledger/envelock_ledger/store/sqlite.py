@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from envelock_ledger.errors import DamageError, LedgerUnavailableError, LedgerUsageError
 from envelock_ledger.store import Batch, Head, Row, SpentRow, TenantHead
-from envelock_ledger.store.files import FILE_MODE, Pinned
+from envelock_ledger.store.files import FILE_MODE, Pinned, create_or_refuse
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
 SCHEMA = 1
+BUSY_SECONDS = 1.0  # to wait for another program that has the file open
 IDLE_BYTES = 1 << 20  # of records since the last check-point: do one when nobody waits
 BUSY_BYTES = 16 << 20  # do one although somebody waits
 BATCH_BYTES = 16 << 10  # pages that a batch rewrites whatever its size
@@ -45,17 +46,21 @@ class SqliteStore:
         self._written = 0  # bytes since the last check-point, about
 
     @classmethod
-    def open(cls, path: Path) -> "SqliteStore":
-        """Open the live database at *path*, or create it; the caller holds the folder's lock.
+    def open(cls, path: Path, *, create: bool) -> "SqliteStore":
+        """Open the live database at *path*; the caller holds the folder's lock.
+
+        A missing file is created on request only: an empty one beside the write-ahead log of the
+        lost one would make SQLite discard that log.
 
         Raises:
             LedgerUnavailableError: The file cannot be opened, or somebody else has it open.
-            DamageError: It is not a ledger of this version.
+            DamageError: It is missing, or not a ledger of this version.
         """
         with _errors(path):
-            if not path.exists():
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            create_or_refuse(path, create=create)
+            connection = sqlite3.connect(
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
             for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()

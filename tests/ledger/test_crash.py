@@ -1,0 +1,517 @@
+"""What a ledger may be found in when it starts, and what it does when its files fail."""
+
+import asyncio
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger.world import World, entry, fill, hiding, place_in, receipt
+
+from envelock_ledger.anchor import Anchor, read_anchor
+from envelock_ledger.checkpoint import Checkpoint
+from envelock_ledger.entry import Committed, Spent
+from envelock_ledger.errors import DamageError, LedgerUnavailableError
+from envelock_ledger.place import Place
+from envelock_ledger.store import Batch
+from envelock_ledger.store.disclosure import Disclosures
+from envelock_ledger.store.files import Lock
+
+
+@dataclass(slots=True)
+class Faults:
+    """Where the next failure happens."""
+
+    at: str = ""
+    seen: list[str] = field(default_factory=list)
+
+    def pass_(self, point: str) -> None:
+        """Fail when it is this point's turn."""
+        self.seen.append(point)
+        if point == self.at:
+            raise LedgerUnavailableError(f"fault at {point}")
+
+
+class FaultyStore:
+    """A store whose commit fails before or after it is durable."""
+
+    def __init__(self, inner: Any, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def write(self, batch: Batch) -> None:
+        self._faults.pass_("before the records' commit")
+        self._inner.write(batch)
+        self._faults.pass_("after the records' commit")
+
+
+class FaultyDisclosures:
+    """Openings whose commit fails before or after it is durable."""
+
+    def __init__(self, inner: Disclosures, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def write(self, disclosed: Any) -> None:
+        self._faults.pass_("before the openings' commit")
+        self._inner.write(disclosed)
+        self._faults.pass_("after the openings' commit")
+
+
+class FaultyAnchor:
+    """An anchor whose line fails before or after it is durable, or is torn."""
+
+    def __init__(self, inner: Anchor, faults: Faults) -> None:
+        self._inner, self._faults = inner, faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def append(self, note: str) -> None:
+        self._faults.pass_("before the anchor line")
+        if self._faults.at == "inside the anchor line":
+            with self._inner.path.open("ab") as file:
+                file.write(b"12 tor")
+            raise LedgerUnavailableError("torn")
+        self._inner.append(note)
+        self._faults.pass_("after the anchor line")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultyPlace(Place):
+    """A place whose files fail on demand."""
+
+    faults: Faults = field(default_factory=Faults)
+
+    def open_store(self, *, create: bool) -> Any:
+        return FaultyStore(Place.open_store(self, create=create), self.faults)
+
+    def open_disclosures(self, *, create: bool) -> Any:
+        return FaultyDisclosures(Place.open_disclosures(self, create=create), self.faults)
+
+    def open_anchor(self) -> Any:
+        return FaultyAnchor(Place.open_anchor(self), self.faults)
+
+
+POINTS = {
+    "before the openings' commit": False,
+    "after the openings' commit": False,
+    "before the records' commit": False,
+    "after the records' commit": True,
+    "before the anchor line": True,
+    "inside the anchor line": True,
+    "after the anchor line": True,
+}
+
+
+async def recovered(act: Callable[[], Any]) -> Any:
+    """What *act* returns once the ledger has come back by itself."""
+    for _ in range(100):
+        try:
+            return await act()
+        except LedgerUnavailableError:
+            await asyncio.sleep(0.02)
+    return await act()
+
+
+@pytest.mark.parametrize(("point", "recorded"), POINTS.items())
+async def test_a_fault_leaves_the_outcome_unknown_and_the_ledger_whole(tmp_path, point, recorded):
+    """Callers learn that they do not know; a look by id tells; the next append goes on."""
+    place = place_in(tmp_path, FaultyPlace)
+    assert isinstance(place, FaultyPlace)
+    world = World(place)
+    writer = await world.start()
+    await fill(writer, 5)
+
+    place.faults.at = point
+    with pytest.raises(LedgerUnavailableError):
+        await writer.append([hiding("r-x", sub="ann")])
+    with pytest.raises(LedgerUnavailableError):
+        await writer.head()  # nothing is shown while it is poisoned
+    place.faults.at = ""
+    found = await recovered(lambda: writer.find("r-x"))
+    [again] = await writer.append([hiding("r-x", sub="ann")])
+    await writer.aclose()
+
+    assert (found is not None) == recorded
+    assert isinstance(again, Spent if recorded else Committed)
+    if found is not None:
+        assert world.verify(found).openings == {"sub": "ann"}
+
+
+@pytest.mark.parametrize(("point", "recorded"), POINTS.items())
+async def test_a_crash_at_the_same_points(tmp_path, point, recorded):
+    """A process that ends there starts again, with the record or without it."""
+    place = place_in(tmp_path, FaultyPlace)
+    assert isinstance(place, FaultyPlace)
+    writer = await World(place).start()
+    await fill(writer, 5)
+    place.faults.at = point
+    with pytest.raises(LedgerUnavailableError):
+        await writer.append([hiding("r-x", sub="ann")])
+    await writer.aclose()
+
+    world = World(place_in(tmp_path))
+    writer = await world.start()
+    found = await writer.find("r-x")
+    size = await writer.size()
+    [outcome] = await writer.append([entry()])
+    await writer.aclose()
+
+    assert (found is not None, size) == (recorded, 6 if recorded else 5)
+    assert world.verify(receipt(outcome)).index == size
+
+
+async def test_openings_without_a_record_are_collected(tmp_path):
+    """What opens a record that was never committed does not open the one in its place."""
+    place = place_in(tmp_path, FaultyPlace)
+    assert isinstance(place, FaultyPlace)
+    world = World(place)
+    writer = await world.start()
+    place.faults.at = "after the openings' commit"
+    with pytest.raises(LedgerUnavailableError):
+        await writer.append([hiding("r-lost", sub="ann")])
+    place.faults.at = ""
+
+    [outcome] = await recovered(lambda: writer.append([hiding("r-next", sub="bob")]))
+    proven = await writer.prove(receipt(outcome).index)
+    await writer.aclose()
+
+    assert world.verify(proven).openings == {"sub": "bob"}
+
+
+async def test_neighbours_of_a_fault_all_learn_of_it(tmp_path):
+    """Whoever waits in the batch, or behind it, gets an answer."""
+    place = place_in(tmp_path, FaultyPlace)
+    assert isinstance(place, FaultyPlace)
+    writer = await World(place).start()
+    place.faults.at = "before the anchor line"
+    calls = [asyncio.ensure_future(writer.append([entry()])) for _ in range(20)]
+    calls.append(asyncio.ensure_future(writer.snapshot(tmp_path / "copy")))
+
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    await writer.aclose()
+
+    assert {type(result) for result in results} == {LedgerUnavailableError}
+
+
+@pytest.fixture
+async def stopped(world: World) -> World:
+    """A ledger of 20 records in several batches, stopped."""
+    writer = await world.start()
+    for size in (5, 12, 20):
+        await fill(writer, size)
+    await writer.aclose()
+    return world
+
+
+async def refused(world: World, kind: type[Exception] = DamageError) -> str:
+    """Why *world* does not start."""
+    with pytest.raises(kind) as caught:
+        await (await world.start()).aclose()
+    return str(caught.value)
+
+
+class TestAnchor:
+    """The anchor against the database."""
+
+    async def test_missing_it_refuses(self, stopped):
+        """Without its anchor a database could be yesterday's."""
+        stopped.place.anchor.unlink()
+
+        assert "is missing" in await refused(stopped)
+
+    async def test_a_torn_last_line_is_dropped(self, stopped):
+        """A line without its end was never answered for."""
+        with stopped.place.anchor.open("ab") as file:
+            file.write(b"21 AAAA")
+
+        writer = await stopped.start()
+        await fill(writer, 22)
+        await writer.aclose()
+
+        assert read_anchor(stopped.place.anchor).checkpoint.size == 22
+
+    async def test_a_malformed_last_line_refuses(self, stopped):
+        """A whole line that is none was not written by the ledger."""
+        with stopped.place.anchor.open("ab") as file:
+            file.write(b"21 AAAA\n")
+
+        await refused(stopped)
+
+    async def test_one_batch_behind_is_normal(self, stopped):
+        """The last commit may have no line; the gate writes it."""
+        lines = stopped.place.anchor.read_text().splitlines(keepends=True)
+        stopped.place.anchor.write_text("".join(lines[:-1]))
+
+        writer = await stopped.start()
+        await writer.aclose()
+
+        assert read_anchor(stopped.place.anchor).checkpoint.size == 20
+
+    async def test_two_batches_behind_refuses(self, stopped):
+        """An anchor of long ago is somebody's copy."""
+        lines = stopped.place.anchor.read_text().splitlines(keepends=True)
+        stopped.place.anchor.write_text("".join(lines[:-2]))
+
+        assert "different times" in await why(stopped)
+
+    async def test_ahead_of_the_database_refuses(self, stopped):
+        """A line for records that are not there: the database was rolled back."""
+        foreign = Checkpoint(stopped.signer.verifier.name, 25, bytes(32))
+        anchor = Anchor(stopped.place.anchor)
+        anchor.append(foreign.sign(stopped.signer))
+        anchor.close()
+
+        assert "ends at 20 records" in await refused(stopped)
+
+    async def test_with_another_root_it_refuses(self, stopped):
+        """The same size under another root is a fork."""
+        foreign = Checkpoint(stopped.signer.verifier.name, 20, bytes(32))
+        anchor = Anchor(stopped.place.anchor)
+        anchor.append(foreign.sign(stopped.signer))
+        anchor.close()
+
+        assert "not the anchor's" in await refused(stopped)
+
+    async def test_unsigned_it_refuses(self, stopped):
+        """A line that the log did not sign anchors nothing."""
+        text = stopped.place.anchor.read_text()
+        lines = text.splitlines()
+        parts = lines[-1].split(" ")
+        forged = f"{parts[0]} {'A' * 43}= {parts[2]}"
+        stopped.place.anchor.write_text("\n".join([*lines[:-1], forged]) + "\n")
+
+        assert "does not verify" in await refused(stopped)
+
+    async def test_of_another_log_it_refuses(self, stopped, tmp_path_factory):
+        """An anchor that another log wrote does not fit this key."""
+        other = World(place_in(tmp_path_factory.mktemp("other")))
+        await (await other.start()).aclose()
+        shutil.copy(other.place.anchor, stopped.place.anchor)
+
+        assert "not the key of" in await refused(stopped)
+
+    async def test_with_its_key_from_another_log_it_refuses(self, stopped, tmp_path_factory):
+        """Anchor and key of another log do not make it the owner of these records."""
+        other = World(place_in(tmp_path_factory.mktemp("other")))
+        writer = await other.start()
+        await fill(writer, 20)
+        await writer.aclose()
+        shutil.copy(other.place.anchor, stopped.place.anchor)
+        shutil.copy(other.place.key_file, stopped.place.key_file)
+
+        assert "genesis" in await refused(stopped)
+
+    async def test_it_is_replaced_when_it_grew_long(self, stopped, monkeypatch):
+        """A long file starts anew with its last line; nothing is lost."""
+        monkeypatch.setattr("envelock_ledger.anchor.MAX_BYTES", 1000)
+        writer = await stopped.start()
+        for size in range(21, 41):
+            await fill(writer, size)
+        await writer.aclose()
+        length = stopped.place.anchor.stat().st_size
+        writer = await stopped.start()
+        size = await writer.size()
+        await writer.aclose()
+
+        assert length < 1500
+        assert size == 40
+
+
+async def why(world: World) -> str:
+    """The hint with which *world* does not start."""
+    with pytest.raises(DamageError) as caught:
+        await (await world.start()).aclose()
+    return str(caught.value.hint)
+
+
+class TestFiles:
+    """Files that are missing, old, or taken."""
+
+    async def test_an_older_database_refuses(self, stopped, tmp_path):
+        """Yesterday's copy agrees with itself; only the anchor tells."""
+        backup = tmp_path / "backup"
+        shutil.copy(stopped.place.database, backup)
+        writer = await stopped.start()
+        for size in (30, 40):
+            await fill(writer, size)
+        await writer.aclose()
+        shutil.copy(backup, stopped.place.database)
+
+        assert "ends at 20 records" in await refused(stopped)
+
+    async def test_an_emptied_database_refuses(self, stopped):
+        """A database that lost everything does not begin again."""
+        stopped.place.database.unlink()
+
+        assert "is missing" in await refused(stopped)
+        assert not stopped.place.database.exists()
+        stopped.place.database.touch()
+        assert "is empty" in await refused(stopped)
+
+    async def test_a_lost_log_refuses(self, stopped):
+        """A write-ahead log that vanished takes acknowledged records with it; that is noticed."""
+        writer = await stopped.start()
+        await fill(writer, 30)
+        await fill(writer, 31)
+        shutil.copy(stopped.place.database, f"{stopped.place.database}.kept")
+        await writer.aclose()
+        shutil.move(f"{stopped.place.database}.kept", stopped.place.database)
+
+        assert "ends at 20 records" in await refused(stopped)
+
+    async def test_a_lost_key_refuses(self, stopped):
+        """A key that is gone is not made again."""
+        stopped.place.key_file.unlink()
+
+        assert "cannot be read" in await refused(stopped)
+        assert not stopped.place.key_file.exists()
+
+    async def test_a_file_that_is_no_database_refuses(self, stopped):
+        """Something else under the name of the database is left as it is."""
+        stopped.place.database.write_bytes(b"hello" * 1000)
+
+        await refused(stopped)
+        assert stopped.place.database.read_bytes() == b"hello" * 1000
+
+    async def test_a_database_that_somebody_else_has_open_refuses(self, stopped):
+        """Two openers can lose commits; the second is refused."""
+        other = sqlite3.connect(stopped.place.database, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+
+        reason = await refused(stopped, LedgerUnavailableError)
+        other.close()
+
+        assert "locked" in reason
+
+    def test_one_process_owns_a_folder(self, tmp_path):
+        """The lock is held until it is released."""
+        lock = Lock(tmp_path / "lock")
+        with pytest.raises(LedgerUnavailableError, match="owns the ledger"):
+            Lock(tmp_path / "lock")
+        lock.release()
+
+        Lock(tmp_path / "lock").release()
+
+    @pytest.mark.parametrize("which", ["database", "anchor", "disclosure"])
+    @pytest.mark.parametrize("how", ["unlink", "replace"])
+    async def test_a_file_that_is_taken_away_stops_appends(self, stopped, which, how):
+        """An unlinked file accepts writes that nobody will read; the next append notices."""
+        path = {
+            "database": stopped.place.database,
+            "anchor": stopped.place.anchor,
+            "disclosure": stopped.place.folder / "disclosure.db",
+        }[which]
+        writer = await stopped.start()
+        kept = path.with_name("kept")
+        path.rename(kept)
+        if how == "replace":
+            shutil.copy(kept, path)
+
+        with pytest.raises(LedgerUnavailableError):
+            await writer.append([hiding("r-x", sub="ann")])
+        kept.replace(path)
+        [outcome] = await recovered(lambda: writer.append([hiding("r-y", sub="ann")]))
+        found = await writer.find("r-x")
+        await writer.aclose()
+
+        assert isinstance(outcome, Committed)
+        assert found is None or stopped.verify(found).fields["id"] == "r-x"
+
+    async def test_founding_that_was_cut_short_goes_on(self, world):
+        """Key and anchor without a database: the ledger begins."""
+        key = world.signer.verifier
+        writer = await world.start()
+        size = await writer.size()
+        await writer.aclose()
+
+        assert (size, world.signer.verifier) == (1, key)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if os.geteuid() != 0 or mount is None:
+        pytest.skip("mounting needs root")
+    options = [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(options, check=False, capture_output=True).returncode != 0:  # noqa: S603 - fixed arguments
+        pytest.skip("mounting is not permitted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=False)  # noqa: S603 - fixed arguments
+
+
+async def until_full(writer: Any) -> int:
+    """Append until the ledger refuses; how many were acknowledged."""
+    for acknowledged in range(10_000):
+        try:
+            await writer.append([entry(pad="x" * 5000)])
+        except LedgerUnavailableError:
+            return acknowledged
+    return pytest.fail("the disk never filled up")
+
+
+@pytest.mark.parametrize("full", ["folder", "anchor"])
+async def test_a_full_disk_stops_appends_until_there_is_space(small_disk, tmp_path, full):
+    """Nothing acknowledged is lost, and with space again the ledger goes on by itself."""
+    place = place_in(tmp_path)
+    if full == "folder":
+        place = replace(place_in(small_disk), anchor=place.anchor, key_file=place.key_file)
+    else:
+        place = replace(place, anchor=small_disk / "a")
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(300_000))
+    world = World(place)
+    writer = await world.start()
+    await fill(writer, 3)
+    if full == "anchor":
+        fill_up(small_disk / "more")
+
+    acknowledged = await until_full(writer)
+    ballast.unlink()
+    (small_disk / "more").unlink(missing_ok=True)
+    [outcome] = await recovered(lambda: writer.append([entry()]))
+    size = await writer.size()
+    first = await writer.prove(2 + acknowledged)
+    await writer.aclose()
+
+    assert isinstance(outcome, Committed)
+    assert 3 + acknowledged + 1 <= size <= 3 + acknowledged + 2  # one may have been durable
+    assert world.verify(first).index == 2 + acknowledged
+
+
+def fill_up(path: Path) -> None:
+    """Write to *path* until there is no space."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(512))
+
+
+async def test_a_quota_stops_appends_until_it_is_lifted(stopped):
+    """The same where no disk can be mounted: a limit on the size of files."""
+    writer = await stopped.start()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        await until_full(writer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    [outcome] = await recovered(lambda: writer.append([entry()]))
+    await writer.aclose()
+
+    assert isinstance(outcome, Committed)
