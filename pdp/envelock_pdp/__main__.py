@@ -18,6 +18,7 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import orjson
 import uvloop
 from aiohttp import web
@@ -31,9 +32,9 @@ from envelock_pdp.settings import PdpSettings
 from envelock_pdp.sign import load_keys, publish_keys
 from envelock_service import sockets
 from envelock_service.callers import Callers
-from envelock_service.oidc import CallerSettings, TokenVerifier
+from envelock_service.oidc import CallerSettings, TokenVerifier, with_development_issuer
 from envelock_service.server import runner
-from envelock_service.settings import SettingsError, section
+from envelock_service.settings import DeploymentSettings, SettingsError, section
 
 READY_SECONDS = 5.0
 
@@ -42,11 +43,14 @@ def main() -> int:
     """Run until a signal; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m envelock_pdp")
     parser.add_argument("--data", type=Path, required=True, help="the data directory")
-    folder: Path = parser.parse_args().data
+    parser.add_argument("--policies", default="", help="a bundle or a folder of them")
+    parser.add_argument("--listen", default="", help="HOST:PORT instead of the setting")
+    asked = parser.parse_args()
+    folder: Path = asked.data
     logging.basicConfig(stream=sys.stderr, format="pdp: %(message)s", level=logging.WARNING)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            loop.run(serve(folder.resolve()))
+            loop.run(serve(folder.resolve(), asked.policies, asked.listen))
     except (PdpError, SettingsError, sockets.SocketError) as error:
         say(f"error: {error}")
         if error.hint:
@@ -55,14 +59,22 @@ def main() -> int:
     return 0
 
 
-async def serve(folder: Path) -> None:
+async def serve(folder: Path, bundles: str, listen: str) -> None:
     """Serve the data directory *folder* until SIGTERM or SIGINT.
+
+    *bundles* and *listen* stand in for the settings `policies` and `listen` unless they are empty.
 
     Raises:
         SettingsError, PdpError, SocketError: It cannot start.
     """
     settings = section(folder / "envelock.toml", "pdp", PdpSettings)
-    callers = section(folder / "envelock.toml", "callers", CallerSettings)
+    settings = msgspec.structs.replace(
+        settings, policies=bundles or settings.policies, listen=listen or settings.listen
+    )
+    callers = with_development_issuer(
+        section(folder / "envelock.toml", "callers", CallerSettings),
+        section(folder / "envelock.toml", "deployment", DeploymentSettings).environment,
+    )
     keys = load_keys(folder / "secrets")
     publish_keys(keys, folder / "pdp" / "jwks.json")
     epochs = KasEpochs(folder / "run" / "kas.sock")

@@ -75,15 +75,15 @@ class AttributeSet:
     definitions: tuple[Definition, ...]
     mappings: tuple[SubjectMapping, ...]
     _grants: Mapping[AttributeValue, tuple[Grant, ...]] = field(repr=False)
-    _rules: Mapping[str, Combination] = field(repr=False)
+    _rules: Mapping[tuple[str, str], Combination] = field(repr=False)
 
     def entitlements(
         self, claims: Mapping[str, object], asked: Iterable[AttributeValue]
     ) -> tuple[Entitlement, ...]:
         """Hold *claims* against every asked attribute, grouped by definition, in their order."""
-        groups: dict[str, list[AttributeValue]] = {}
+        groups: dict[tuple[str, str], list[AttributeValue]] = {}
         for value in asked:
-            groups.setdefault(value.definition, []).append(value)
+            groups.setdefault((value.namespace, value.name), []).append(value)
         return tuple(
             self._entitlement(claims, self._rules.get(definition), values)
             for definition, values in groups.items()
@@ -121,7 +121,7 @@ def attribute_set(
             own = direct.get(value, [])
             above.extend(own)
             grants[value] = tuple(above if definition.rule == "hierarchy" else own)
-    rules = {definition.fqn: definition.rule for definition in definitions}
+    rules = {(one.namespace, one.name): one.rule for one in definitions}
     return AttributeSet(tuple(definitions), tuple(mappings), grants, rules)
 
 

@@ -206,11 +206,14 @@ def _check(rule: Rule) -> Check:
         for name in _TARGETS
         if "*" not in getattr(rule.targets, name)
     ]
-    elements = [
-        _any([_all([_at(element, path, found) for path, found in block]) for block in blocks])
-        for element in ELEMENTS
-        if () not in (blocks := getattr(rule, element))
-    ]
+    elements: list[Check] = []
+    for element in ELEMENTS:
+        blocks: tuple[Block, ...] = getattr(rule, element)
+        if () in blocks:
+            continue
+        parts = [[_at(element, path, found) for path, found in block] for block in blocks]
+        # One block is part of the one conjunction; several are alternatives in it.
+        elements += parts[0] if len(parts) == 1 else [_any([_all(part) for part in parts])]
     return _all([*targets, *elements])
 
 

@@ -13,6 +13,7 @@ empty. `AllIn` of an empty list is False.
 import ipaddress
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import isfinite
 from typing import TypeAlias
 
 from envelock_formats.canonical import Json
@@ -24,6 +25,7 @@ Answer: TypeAlias = bool | None
 Test: TypeAlias = Callable[[object], Answer]
 Comparison: TypeAlias = Callable[[object, object], Answer]
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_TEXTS: frozenset[Kind | None] = frozenset({"string"})
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -36,9 +38,9 @@ def numeric(compare: Callable[[float, float], bool], bound: float) -> Test:
     """A test of a number against *bound*."""
 
     def test(value: object) -> Answer:
-        if isinstance(value, int | float) and kind(value) == "number":
+        if type(value) is int:  # not a boolean
             return compare(value, bound)
-        return None
+        return compare(value, bound) if isinstance(value, float) and isfinite(value) else None
 
     return test
 
@@ -143,6 +145,8 @@ def overlapping(
 def _identities(
     found: Collection[object], kinds: Collection[Kind | None]
 ) -> frozenset[object] | None:
+    if kinds == _TEXTS:  # the common case, and a string is its own identity
+        return frozenset(found) if all(type(item) is str for item in found) else None
     if not all(kind(item) in kinds for item in found):
         return None
     try:

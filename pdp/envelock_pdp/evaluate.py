@@ -22,6 +22,7 @@ What rules can ask about:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 from envelock_formats.tdf.policy import Policy
@@ -181,18 +182,22 @@ def _resource(bundle: Bundle, policy: Policy) -> dict[str, object]:
 
 
 def _context(request: AccessRequest, now: int) -> dict[str, object]:
-    moment = datetime.fromtimestamp(now, UTC)
-    context: dict[str, object] = {
-        "time": {
-            "iso": moment.isoformat(),
-            "hour": moment.hour,
-            "minute": moment.minute,
-            "weekday": moment.isoweekday(),
-            "epoch": now,
-        }
-    }
+    context: dict[str, object] = {"time": _time(now)}
     if request.ip is not None:
         context["network"] = {"ip": request.ip}
     if request.purpose is not None:
         context["purpose"] = request.purpose
     return context
+
+
+@lru_cache(maxsize=2)  # one second has many decisions, and the same time for all of them
+def _time(now: int) -> dict[str, object]:
+    """Rules read this and nothing else does; it is never changed."""
+    moment = datetime.fromtimestamp(now, UTC)
+    return {
+        "iso": moment.isoformat(),
+        "hour": moment.hour,
+        "minute": moment.minute,
+        "weekday": moment.isoweekday(),
+        "epoch": now,
+    }

@@ -37,10 +37,11 @@ class PyAbacRules:
 
     def applying(self, facts: Facts) -> Sequence[CompiledRule]:
         """The rules that py-abac finds to fit."""
+        context = _context(facts)
         return [
             CompiledRule(place, rule.uid, rule.effect, rule.obligations, _never)
             for place, rule in enumerate(self.rules)
-            if self._policies[place].fits(_context(facts))
+            if self._policies[place].fits(context)
         ]
 
 

@@ -55,7 +55,7 @@ def lookup(path: Path) -> Lookup:
             inner = root.get(name)
             if inner is None:
                 return None
-            if not isinstance(inner, Mapping):
+            if not isinstance(inner, dict):
                 return MALFORMED
             root = inner
         return root.get(last)
