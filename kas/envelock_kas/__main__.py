@@ -27,7 +27,6 @@ from envelock_kas.keys.registry import RegistryError
 from envelock_kas.pdp_keys import PinnedKeys
 from envelock_kas.settings import (
     CustodySettings,
-    DeploymentSettings,
     KasSettings,
     require_safe_address,
 )
@@ -39,7 +38,7 @@ from envelock_ledger.settings import WRITING_ROLE, socket_path
 from envelock_service.callers import Callers
 from envelock_service.oidc import CallerSettings, TokenVerifier, with_development_issuer
 from envelock_service.server import runner
-from envelock_service.settings import FILE, SettingsError, section
+from envelock_service.settings import FILE, DeploymentSettings, SettingsError, section
 from envelock_service.sockets import Address, SocketError, bind, unbind
 
 PDP_URL = "ENVELOCK_PDP_URL"

@@ -1,4 +1,4 @@
-"""Section `[kas]`, `[custody]` and `[deployment]` of the settings file."""
+"""Sections `[kas]` and `[custody]` of the settings file."""
 
 import ipaddress
 from typing import Literal
@@ -11,12 +11,6 @@ from envelock_kas.keys.template import check_template
 from envelock_service.settings import SettingsError
 
 DAY_SECONDS = 86_400
-
-
-class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What kind of deployment this is; `production` refuses everything made for development."""
-
-    environment: Literal["development", "production"] = "production"
 
 
 class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

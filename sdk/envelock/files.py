@@ -19,8 +19,8 @@ from typing import BinaryIO, Protocol, TypeAlias
 
 from envelock.errors import ConfigError
 
-Source: TypeAlias = "bytes | bytearray | memoryview | PathLike[str] | BinaryIO"
-Target: TypeAlias = "PathLike[str] | BinaryIO"
+Source: TypeAlias = bytes | bytearray | memoryview | PathLike[str] | BinaryIO
+Target: TypeAlias = PathLike[str] | BinaryIO
 Progress: TypeAlias = Callable[[int], None]  # bytes of plaintext done so far
 
 MAX_RETURNED = 256 * 1024 * 1024  # bytes that are handed back instead of written

@@ -8,7 +8,7 @@ sections are checked, so that a misspelt section cannot silently fall back to de
 import os
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -26,6 +26,12 @@ class SettingsError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What kind of deployment this is; `production` refuses everything made for development."""
+
+    environment: Literal["development", "production"] = "production"
 
 
 def section(path: Path, name: str, shape: type[T]) -> T:

@@ -26,7 +26,7 @@ from envelock_service.datadir import DataDirectory
 from envelock_service.issuer import Issuer, fresh_token_id, require_development
 from envelock_service.oidc import DEVELOPMENT_ISSUER, CallerSettings
 from envelock_service.server import runner
-from envelock_service.settings import SettingsError, section
+from envelock_service.settings import DeploymentSettings, SettingsError, section
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 LOOPBACK = "127.0.0.1"
@@ -159,7 +159,8 @@ class Deployment:
         """Serve development tokens from this process, on a loopback port of its own."""
         settings = self._directory.settings
         callers = section(settings, "callers", CallerSettings)
-        require_development(_environment(settings), LOOPBACK)
+        environment = section(settings, "deployment", DeploymentSettings).environment
+        require_development(environment, LOOPBACK)
         bound = socket.create_server((LOOPBACK, 0))
         url = f"http://{LOOPBACK}:{bound.getsockname()[1]}"
         policies = self._options.policies
@@ -208,15 +209,6 @@ def default_bundle() -> Path:
     import envelock_policies  # noqa: PLC0415 data, looked up once
 
     return Path(envelock_policies.path("clinic"))
-
-
-def _environment(settings: Path) -> str:
-    import msgspec  # noqa: PLC0415 the one key that matters here
-
-    class Section(msgspec.Struct, frozen=True):
-        environment: str = "production"
-
-    return section(settings, "deployment", Section).environment
 
 
 @contextlib.contextmanager
