@@ -48,7 +48,7 @@ class SpentNames:
         for row, expires, names in stored:
             try:
                 spent.keep(row, expires, msgspec.json.decode(names, type=_Names))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, TypeError) as error:  # a damaged file may hold any type
                 raise DamageError(f"table spent, row {row}: {error}") from error
         return spent
 

@@ -17,6 +17,7 @@ from envelock_ledger.record import GENESIS_TYPE, Envelope, parse, read_canonical
 from envelock_ledger.store import Head, Row, Store, TenantHead
 
 CHUNK = 4096  # records read at once
+_FAR = 2**62
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Tally:
         index = self.spine.size
         if row.number != index:
             raise _bad(index, "idx", "is missing")
+        if type(row.body) is not bytes:  # a damaged file may say so
+            raise _bad(index, "body", "is not bytes")
         if leaf_hash(row.body) != row.leaf:
             raise _bad(index, "body", "does not match its leaf")
         try:
@@ -109,8 +112,9 @@ def examine(store: Store, size: int, sizes: Collection[int] = ()) -> Tally:
         _compare_strata(store, tally)
     if tally.size != size:
         raise _bad(tally.size, "idx", "is missing")
-    if next(store.rows(size, size + 2**62), None) is not None:
-        raise _bad(size, "idx", "is beyond the end of the log")
+    for start, stop in ((-_FAR, 0), (size, _FAR)):
+        if (stray := next(store.rows(start, stop), None)) is not None:
+            raise _bad(stray.number, "idx", "is beyond the ends of the log")
     return tally
 
 
@@ -122,7 +126,8 @@ def compare_tables(store: Store, head: Head, tally: Tally) -> None:
         raise DamageError("table state: ends before its records")
     _compare("tenant", store.tenants(), tally.tenants)
     _compare("fence", store.fences(), tally.fences)
-    if sorted(store.topics()) != sorted(tally.topics):
+    topics = list(store.topics())
+    if len(topics) != len(tally.topics) or set(topics) != set(tally.topics):
         raise DamageError("table topic: not what the records say")
     if sum(1 for _ in store.strata()) != sum(tally.size >> level for level in range(8, 64, 8)):
         raise DamageError("table stratum: has another number of nodes than the tree")
@@ -160,13 +165,16 @@ def _compare(table: str, stored: dict[str, TenantHead] | dict[str, int], told: o
     if stored == told or not isinstance(told, dict):
         return
     names: Iterable[str] = stored.keys() | told.keys()
-    first = min(name for name in names if stored.get(name) != told.get(name))
+    differing = (name for name in names if stored.get(name) != told.get(name))
+    first = min(differing, key=repr)  # damage may have changed the type of a name
     raise DamageError(f"table {table}, {first!r}: not what the records say")
 
 
 def _blame(error: DamageError, row: Row, following: Row | None) -> DamageError:
     """When body and leaf differ, the next record tells which of the two was altered."""
-    if error.column != "body" or following is None or leaf_hash(row.body) == row.leaf:
+    if error.column != "body" or following is None or type(row.body) is not bytes:
+        return error
+    if leaf_hash(row.body) == row.leaf or type(following.body) is not bytes:
         return error
     if f'"_p":"{leaf_hash(row.body).hex()}"'.encode() not in following.body:
         return error

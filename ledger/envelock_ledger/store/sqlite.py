@@ -108,7 +108,11 @@ class SqliteStore:
 
     def head(self) -> Head | None:
         found = self._one("SELECT size, prior, root, sequenced_us FROM state")
-        return None if found is None else Head(*found)
+        if found is None:
+            return None
+        if [type(value) for value in found] != [int, int, bytes, int]:
+            raise DamageError(f"{self.path}: table state is malformed")
+        return Head(*found)
 
     def write(self, batch: Batch) -> None:
         if self._pin is not None:
@@ -270,6 +274,8 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LedgerUnavailableError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DamageError(f"{path}: a text is not UTF-8") from error
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(_PASSING):
