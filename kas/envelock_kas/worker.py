@@ -69,6 +69,7 @@ class Worker:
         self._scribe = Scribe(clock, parts.entropy, settings.id)
         self._recorder = Recorder(ledger, self._scribe)
         self._counts: dict[str, int] = {}
+        self._naming = Naming(settings.template, clock, parts.subject_secret)
         self.lifecycle = Lifecycle(
             ledger=ledger,
             projection=self.projection,
@@ -132,7 +133,6 @@ class Worker:
             recorder=self._recorder,
             clock=parts.clock,
         )
-        naming = Naming(settings.template, parts.clock, parts.subject_secret)
         return Surface(
             callers=parts.callers,
             release=Release(
@@ -142,16 +142,7 @@ class Worker:
                 custodies=parts.custodies,
                 entropy=parts.entropy,
             ),
-            issue=Issue(
-                gate=gate,
-                decisions=decisions,
-                recorder=self._recorder,
-                lifecycle=self.lifecycle,
-                naming=naming,
-                custodies=parts.custodies,
-                kas_url=settings.url,
-                entropy=parts.entropy,
-            ),
+            issue=self._issue(parts, gate, decisions),
             publisher=Publisher(
                 ledger=parts.ledger,
                 projection=self.projection,
@@ -159,13 +150,25 @@ class Worker:
                 custodies=parts.custodies,
                 kas_url=settings.url,
             ),
-            naming=naming,
+            naming=self._naming,
             administration=self._administration,
             pdp_keys=parts.pdp_keys,
             configuration=parts.configuration,
             request_ids=self._request_ids,
             count=self._count,
             require_ready=gate.catch_up,
+        )
+
+    def _issue(self, parts: Parts, gate: Gate, decisions: Decisions) -> Issue:
+        return Issue(
+            gate=gate,
+            decisions=decisions,
+            recorder=self._recorder,
+            lifecycle=self.lifecycle,
+            naming=self._naming,
+            custodies=parts.custodies,
+            kas_url=parts.settings.url,
+            entropy=parts.entropy,
         )
 
     def _request_ids(self) -> str:

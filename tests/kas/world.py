@@ -4,6 +4,7 @@ The PDP here keeps the contract of the real one: it signs what it is asked, for 
 bound to the caller whose token it is shown.
 """
 
+import asyncio
 import os
 import time
 import uuid
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from envelock_formats import decision as decisions
@@ -21,6 +23,7 @@ from envelock_formats.canonical import Json
 from envelock_formats.fqn import AttributeValue
 from envelock_formats.framing import b64, b64url, from_b64
 from envelock_formats.keyid import KeyPath
+from envelock_formats.online import OnlineWrap, hpke_info, is_online, open_data_key
 from envelock_formats.request import Caller, key_sha256, policy_sha256, spki_from_pem
 from envelock_formats.tdf.keyaccess import KeyAccess, bind_policy, keys_sha256, object_id
 from envelock_formats.tdf.policy import write_policy
@@ -31,6 +34,7 @@ from envelock_formats.wire import (
     PublishedKey,
     RewrapAnswer,
     RewrapBody,
+    SealBody,
     receipt_of,
     write_request_token,
 )
@@ -93,7 +97,8 @@ class SealedObject:
     @property
     def id(self) -> str:
         """The object id."""
-        return object_id(self.keys)
+        wrapped = from_b64(self.keys[0].wrappedKey)
+        return OnlineWrap.parse(wrapped).id if is_online(wrapped) else object_id(self.keys)
 
     def entry(self, name: str = "policy") -> ObjectEntry:
         """The object in a rewrap."""
@@ -111,6 +116,7 @@ class ScriptedPdp:
         self.epochs: dict[str, int] = {"clinic": 1}
         self.down = False
         self.changes: dict[str, object] = {}  # claims that a lying PDP would set
+        self.obligations: tuple[str, ...] = ()
         self.asked = 0
 
     def current(self) -> Mapping[str, jose.VerifyingKey]:
@@ -128,6 +134,7 @@ class ScriptedPdp:
                 b64url(item.asked.policy_sha256),
                 b64url(item.asked.keys_sha256),
                 permit=reason is None,
+                obligations=self.obligations,
             )
             for item in question.objects
         )
@@ -167,6 +174,14 @@ class ScriptedPdp:
         return decisions.sign(decisions.Decision(**(claims | self.changes)), self.key, "pdp-1")
 
 
+@dataclass
+class Gate:
+    """A place where one operation waits."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class CountingCustody(LocalCustody):
     """The local custody, counting its operations and failing when told to."""
 
@@ -174,9 +189,19 @@ class CountingCustody(LocalCustody):
         super().__init__(directory, os.urandom)
         self.operations: Counter[str] = Counter()
         self.fault: Exception | None = None
+        self._gate: Gate | None = None
+
+    def gate(self) -> "Gate":
+        """Hold the next operation until the gate is opened."""
+        self._gate = Gate()
+        return self._gate
 
     async def _counted(self, name: str) -> None:
         self.operations[name] += 1
+        if self._gate is not None:
+            gate, self._gate = self._gate, None
+            gate.reached.set()
+            await gate.open.wait()
         if self.fault is not None:
             raise self.fault
 
@@ -249,6 +274,41 @@ class World:
         )
         return SealedObject(policy, (key,), share)
 
+    async def seal_online(self, person: Person, dataset: str = "vault") -> SealedObject:
+        """An object whose key the KAS made."""
+        policy = write_policy(str(uuid.uuid4()), (SECRET,))
+        key = ec.generate_private_key(ec.SECP256R1())
+        body = SealBody(public_pem(key.public_key()), policy, b64url(os.urandom(16)), 1, dataset)
+        token = write_request_token(body, person.key, now=int(time.time()))
+        issue = self.worker.surface.issue
+        answer = await issue(person.authenticated(), token, Origin("r-seal"))
+        [issued] = answer.keys
+        wrapped = from_b64(issued.wrappedKey)
+        info = hpke_info(bytes.fromhex(answer.digest), bytes.fromhex(issued.id), wrapped)
+        share = open_data_key(from_b64(issued.sealed), key, info)
+        access = KeyAccess(
+            type="wrapped",
+            url=answer.url,
+            wrappedKey=issued.wrappedKey,
+            policyBinding=bind_policy(share, policy),
+            kid=answer.kid,
+        )
+        return SealedObject(policy, (access,), share)
+
+    async def announce(self, tenant: str, bundle: bytes, sharing: tuple[str, ...] = ()) -> None:
+        """Put another bundle in force."""
+        announced = Announcement(tenant, b64url(bundle), (f"{tenant}.example",), sharing)
+        await self.worker.surface.administration.announce(announced)
+
+    def body(self, sealed: SealedObject, pem: str) -> RewrapBody:
+        """A request body for a client key that is given as PEM."""
+        return RewrapBody(pem, (sealed.entry(),))
+
+    def signed(self, person: Person, body: RewrapBody) -> "Request":
+        """A request with a body of a test's making."""
+        token = write_request_token(body, person.key, now=int(time.time()))
+        return Request(self, person, ec.generate_private_key(ec.SECP256R1()), token)
+
     def request(
         self,
         person: Person,
@@ -270,7 +330,10 @@ class World:
         """A signed decision that permits *objects*, as a consumer would get it from the PDP."""
         decided = tuple(
             decisions.DecidedObject(
-                item.id, b64url(policy_sha256(item.policy)), b64url(keys_sha256(item.keys)), True
+                item.id,
+                b64url(policy_sha256(item.policy)),
+                b64url(keys_sha256(item.keys)),
+                permit=True,
             )
             for item in objects
         )
@@ -351,7 +414,7 @@ async def running_world(folder: Path, **settings: object) -> AsyncIterator[World
     custody, pdp = CountingCustody(folder / "keys"), ScriptedPdp()
     tokens = TokenVerifier(CallerSettings(), time.time, time.monotonic)
     parts = Parts(
-        settings=KasSettings(**settings),
+        settings=msgspec.convert(settings, KasSettings),
         ledger=ledger,
         ledger_key=signer.verifier,
         pdp=pdp,

@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# `make help` lists the others.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := formats ledger pdp kas sdk service policies
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test test-slow interop check lint fresh bench clean packages lock
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed ## The main job, end to end, on one machine
+	@tools/packages softhsm2 || true
+	@$(BIN)/envelock demo
+
+test: $(VENV)/.installed packages ## The tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed packages ## Long tables: crashes, fuzzing
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+interop: $(VENV)/.installed packages ## Files and proofs of clients that nobody here wrote
+	ENVELOCK_REQUIRE_VECTORS=1 $(BIN)/python -m pytest tests/formats tests/ledger tests/sdk -k "golden or clients or tessera or merkle or wycheproof"
+
+check: $(VENV)/.installed lint ## Lint, types, imports, sizes, docs
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate --quiet tests
+	$(BIN)/python tools/check_sizes.py
+	$(BIN)/python tools/check_docs.py
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+fresh: ## Both README commands in an empty clone with an empty environment
+	tools/fresh
+
+bench: $(VENV)/.installed packages ## The figures of benchmarks/README.md
+	for one in benchmarks/[a-z]*.py; do echo "== $$one"; $(BIN)/python $$one || exit 1; done
+
+packages:
+	@tools/packages softhsm2
+
+clean: ## Remove what the other commands made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock: ## Resolve the dependencies anew (needs uv)
+	uv pip compile pyproject.toml --extra all --extra dev --generate-hashes --python-version 3.11 --universal --allow-unsafe --no-header -o requirements.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "envelock needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
