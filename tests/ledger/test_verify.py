@@ -1,11 +1,13 @@
 """Verification: whatever is altered in a copy is named."""
 
+import asyncio
 import random
+import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
-from ledger.world import World, entry, fill, hiding
+from ledger.world import World, entry, fill, hiding, place_in
 
 from envelock_ledger.checkpoint import Checkpoint, open_checkpoint
 from envelock_ledger.errors import DamageError, LedgerError
@@ -16,8 +18,7 @@ from envelock_ledger.store.sqlite import SqliteStore
 SIZE = 600
 
 
-@pytest.fixture
-async def copy(world: World, tmp_path: Path) -> Path:
+async def snapshot(world: World, path: Path) -> None:
     """A snapshot of a ledger with strata, fences, topics and three tenants."""
     writer = await world.start()
     await writer.append(
@@ -25,8 +26,29 @@ async def copy(world: World, tmp_path: Path) -> Path:
     )
     await writer.append([entry(moves={"a": 2}, topic="t", tn="core")])
     await fill(writer, SIZE)
-    await writer.snapshot(tmp_path / "copy")
+    await writer.snapshot(path)
     await writer.aclose()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that ledger, stopped, and the snapshot beside it."""
+    folder = tmp_path_factory.mktemp("made")
+    asyncio.run(snapshot(World(place_in(folder)), folder / "copy"))
+    return folder
+
+
+@pytest.fixture
+def world(made: Path, tmp_path: Path) -> World:
+    """The ledger, for this test to spoil."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return World(place_in(tmp_path))
+
+
+@pytest.fixture
+def copy(world: World, tmp_path: Path) -> Path:
+    """The snapshot, for this test to spoil."""
+    assert world.place.database.exists()
     return tmp_path / "copy"
 
 
@@ -213,8 +235,9 @@ async def test_the_key_of_another_log_verifies_nothing(world, copy):
     assert report.failed is not None
 
 
-async def test_a_copy_extends_an_earlier_checkpoint(world, tmp_path):
+async def test_a_copy_extends_an_earlier_checkpoint(tmp_path):
     """Nothing was removed or rewritten since; a foreign past is refused."""
+    world = World(place_in(tmp_path / "new"))
     writer = await world.start()
     await fill(writer, 11)
     earlier = open_checkpoint(await writer.head(), world.signer.verifier)
