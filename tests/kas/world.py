@@ -223,9 +223,20 @@ class CountingCustody(LocalCustody):
 
 
 @dataclass
+class Clock:
+    """The time, which a test can set ahead."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@dataclass
 class World:
     """Everything a test touches."""
 
+    now: Clock
     ledger: Writer
     ledger_key: str
     custody: CountingCustody
@@ -413,6 +424,7 @@ async def running_world(folder: Path, **settings: object) -> AsyncIterator[World
     ledger = await Writer.start(place, signer, lambda: time.time_ns() // 1000)
     custody, pdp = CountingCustody(folder / "keys"), ScriptedPdp()
     tokens = TokenVerifier(CallerSettings(), time.time, time.monotonic)
+    now = Clock()
     parts = Parts(
         settings=msgspec.convert(settings, KasSettings),
         ledger=ledger,
@@ -424,12 +436,12 @@ async def running_world(folder: Path, **settings: object) -> AsyncIterator[World
         custody="local",
         grace_seconds=90 * 86_400,
         configuration={},
-        clock=time.time,
+        clock=now,
         entropy=os.urandom,
         subject_secret=bytes(32),
     )
     worker = Worker(parts)
-    world = World(ledger, str(signer.verifier), custody, pdp, worker, parts)
+    world = World(now, ledger, str(signer.verifier), custody, pdp, worker, parts)
     try:
         async with worker.running(keeper=False):
             bundle = Announcement("clinic", b64url(bytes(32)), ("clinic.example",))
