@@ -1,0 +1,229 @@
+"""`envelock keys`: what an operator types. Every change is one record in the ledger."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from envelock_formats.canonical import Json
+
+if TYPE_CHECKING:
+    from envelock_formats.keyid import KeyPath
+
+_TABLE_WIDTH = 100  # characters, where no terminal says
+_BELOW = click.option("--below", is_flag=True, help="And every key below it.")
+_PATH = click.argument("path", metavar="PATH")
+
+
+class Console(Protocol):
+    """What the root command hands to its groups: a way to the server, and the way to print."""
+
+    def emit(self, value: dict[str, Json], lines: Iterable[str]) -> None:
+        """Print *value* as JSON, or *lines* for people."""
+
+    def operate(self, method: str, path: str, body: Mapping[str, Json]) -> dict[str, Json]:
+        """Call the operators' API as the chosen profile, and return its answer."""
+        ...
+
+
+class KeysUsageError(Exception):
+    """What was typed cannot be meant; nothing was sent."""
+
+    exit_code = 2
+    code = "usage"
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@click.group("keys")
+def command() -> None:
+    """List, rotate, suspend and destroy keys of your tenant, as an operator.
+
+    A PATH names what a key protects, such as clinic:records:2026-11; its first part is the tenant.
+
+    \b
+    Examples:
+      envelock keys list --as operator
+      envelock keys rotate clinic:records:2026-11 --as operator
+      envelock keys suspend clinic:records --below --as operator
+    """  # noqa: D301 click's own mark for text that keeps its lines
+
+
+@command.command("list")
+@click.pass_obj
+def list_keys(console: Console) -> None:
+    """List every key of your tenant.
+
+    Example: envelock keys list --as operator
+    """
+    answer = console.operate("GET", "/v1/keys", {})
+    console.emit(answer, _table(_keys(answer)))
+
+
+@command.command()
+@_PATH
+@click.pass_obj
+def show(console: Console, path: str) -> None:
+    """Show one key, all versions.
+
+    Example: envelock keys show clinic:records:2026-11 --as operator
+    """
+    answer = console.operate("GET", _url(path), {})
+    console.emit(answer, _table(_keys(answer)))
+
+
+@command.command()
+@_PATH
+@click.option("--online", is_flag=True, help="For keys that the KAS makes; cannot be changed.")
+@click.pass_obj
+def create(console: Console, path: str, online: bool) -> None:
+    """Make the first version of a key. A first use does that by itself.
+
+    Example: envelock keys create clinic:notes --online --as operator
+    """
+    body: dict[str, Json] = {"wraps": "online" if online else "offline"}
+    _change(console, _url(path), body, path)
+
+
+@command.command()
+@_PATH
+@click.pass_obj
+def rotate(console: Console, path: str) -> None:
+    """Make a new version; the former one still opens what it sealed. No file is rewritten.
+
+    Example: envelock keys rotate clinic:records:2026-11 --as operator
+    """
+    _change(console, f"{_url(path)}/rotate", {}, path, "; no file rewritten")
+
+
+@command.command()
+@_PATH
+@_BELOW
+@click.pass_obj
+def suspend(console: Console, path: str, below: bool) -> None:
+    """Stop a key from opening and sealing anything, on every server, from the next record on.
+
+    Example: envelock keys suspend clinic:records --below --as operator
+    """
+    _change(console, f"{_url(path)}/suspend", {"below": below}, path)
+
+
+@command.command()
+@_PATH
+@_BELOW
+@click.pass_obj
+def resume(console: Console, path: str, below: bool) -> None:
+    """Let a suspended key work again.
+
+    Example: envelock keys resume clinic:records --below --as operator
+    """
+    _change(console, f"{_url(path)}/resume", {"below": below}, path)
+
+
+@command.command()
+@_PATH
+@click.option("--confirm", is_flag=True, help="Yes: what was sealed under it will be lost.")
+@_BELOW
+@click.pass_obj
+def destroy(console: Console, path: str, confirm: bool, below: bool) -> None:
+    """Destroy a key after the grace period; until then `cancel` saves it.
+
+    Example: envelock keys destroy clinic:records:2020-01 --confirm --as operator
+    """
+    url = _url(path)
+    if not confirm:
+        raise KeysUsageError(
+            f"destroying {path} loses what was sealed under it; nothing was changed",
+            f"if that is meant: envelock keys destroy {path} --confirm",
+        )
+    hint = f"; save it with: envelock keys cancel {path}"
+    _change(console, f"{url}/destroy", {"below": below, "confirm": path}, path, hint)
+
+
+@command.command()
+@_PATH
+@_BELOW
+@click.pass_obj
+def cancel(console: Console, path: str, below: bool) -> None:
+    """Save a key from its scheduled destruction.
+
+    Example: envelock keys cancel clinic:records:2020-01 --as operator
+    """
+    _change(console, f"{_url(path)}/cancel", {"below": below}, path)
+
+
+def _url(path: str) -> str:
+    return f"/v1/keys/{_checked(path)}"
+
+
+def _checked(path: str) -> "KeyPath":
+    from envelock_formats.keyid import KeyIdError, KeyPath  # noqa: PLC0415 keeps `--help` fast
+
+    try:
+        return KeyPath(path)
+    except KeyIdError as error:
+        raise KeysUsageError(str(error), "list them: envelock keys list") from error
+
+
+def _change(
+    console: Console, url: str, body: Mapping[str, Json], path: str, more: str = ""
+) -> None:
+    answer = console.operate("POST", url, body)
+    console.emit(answer, [f"{_changed(path, _keys(answer))}, record {answer.get('record')}{more}"])
+
+
+def _changed(path: str, keys: Sequence[Mapping[str, Json]]) -> str:
+    """`v1 deprecated (still opens), v2 active`; the path is named where it is not the one asked."""
+    parts: list[str] = []
+    for key in keys:
+        name = f"v{key.get('version')}"
+        if key.get("path") != path:
+            name = f"{key.get('path')}:{name}"
+        parts.append(f"{name} {_state(key)}")
+    return ", ".join(parts)
+
+
+def _state(key: Mapping[str, Json]) -> str:
+    match key.get("state"), key.get("destroy_at"):
+        case "deprecated", _:
+            return "deprecated (still opens)"
+        case "pending-destruction", int(seconds):
+            return f"destroyed after {_day(seconds)}"
+        case state, _:
+            return str(state)
+
+
+def _day(seconds: int) -> str:
+    from datetime import UTC, datetime  # noqa: PLC0415 keeps `envelock --help` fast
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+def _keys(answer: Mapping[str, Json]) -> list[dict[str, Json]]:
+    found = answer.get("keys")
+    return [key for key in found if isinstance(key, dict)] if isinstance(found, list) else []
+
+
+def _table(keys: Sequence[Mapping[str, Json]]) -> Iterable[str]:
+    """The lines of a table; text of the server goes into it as it is, and is escaped in print."""
+    from rich import box  # noqa: PLC0415 keeps `envelock --help` fast
+    from rich.console import Console as Terminal  # noqa: PLC0415 as above
+    from rich.table import Table  # noqa: PLC0415 as above
+    from rich.text import Text  # noqa: PLC0415 as above
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("key", "state", "sealing", "custody", "algorithms", "record"):
+        table.add_column(name, overflow="fold")
+    for key in keys:
+        algorithms = key.get("algorithms")
+        named = ", ".join(map(str, algorithms)) if isinstance(algorithms, list) else ""
+        cells = (key.get("id"), _state(key), key.get("wraps"), key.get("custody"), named)
+        table.add_row(*(Text(str(cell)) for cell in (*cells, key.get("record"))))
+    terminal = Terminal(no_color=True)
+    width = terminal.width if terminal.is_terminal else _TABLE_WIDTH
+    plain = Terminal(width=width, no_color=True, force_terminal=False)
+    with plain.capture() as captured:
+        plain.print(table)
+    return [line.rstrip() for line in captured.get().splitlines() if line.strip()]

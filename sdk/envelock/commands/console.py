@@ -1,0 +1,105 @@
+"""What every command is handed: the global options, a way to print, and a way to the servers.
+
+stdout is data, stderr is for people. The commands of other rooms see this object through a Protocol
+of their own, so they need nothing of the SDK.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from envelock_formats.printable import printable
+
+if TYPE_CHECKING:
+    from envelock.client import Client
+    from envelock_formats.canonical import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """Where the command line runs, as whom, and for whom it prints."""
+
+    data: Path  # the data directory of `envelock up`
+    profile: str | None = None  # None: as the environment says
+    json: bool = False
+
+    def emit(self, value: "dict[str, Json]", lines: Iterable[str]) -> None:
+        """Print *value* as one line of JSON with `--json`, else *lines*, made safe to print."""
+        if self.json:
+            write_line(sys.stdout, as_json(value))
+            return
+        for line in lines:
+            write_line(sys.stdout, printable(line))
+
+    def done(self, value: "dict[str, Json]", line: str) -> None:
+        """Say that something was done: *value* on stdout with `--json`, else *line* on stderr."""
+        if self.json:
+            self.emit(value, ())
+        else:
+            self.tell(line)
+
+    def tell(self, line: str) -> None:
+        """Print a line for people on stderr."""
+        write_line(sys.stderr, printable(line))
+
+    def client(self) -> "Client":
+        """A client that acts as the chosen profile.
+
+        Raises:
+            ConfigError: There is no such profile, or none was chosen.
+        """
+        from envelock.client import Client  # noqa: PLC0415 keeps `envelock --help` fast
+        from envelock.profile import load_profile  # noqa: PLC0415 as above
+
+        return Client(profile=load_profile(self.profile, os.environ, self.data).file)
+
+    def operate(self, method: str, path: str, body: "Mapping[str, Json]") -> "dict[str, Json]":
+        """Call the operators' API as the chosen profile, and return its answer.
+
+        Args:
+            method: `GET` or `POST`.
+            path: Of the URL, beginning with `/v1/`.
+            body: For a POST.
+
+        Raises:
+            EnvelockError: The server refuses, with its own words, or does not answer.
+        """
+        from envelock.commands.operating import operate  # noqa: PLC0415 as above
+
+        with self.client() as client:
+            return operate(client, method, path, body)
+
+    def object_ids(self, path: Path) -> list[str]:
+        """Every id under which the ledger may know the sealed file at *path*; nothing is verified.
+
+        Raises:
+            SealedFileError: It is no sealed file.
+        """
+        from envelock.commands.inspect import ids_of  # noqa: PLC0415 as above
+        from envelock.reader import SealedFile  # noqa: PLC0415 as above
+
+        with SealedFile.open(path, legacy=True) as sealed:
+            return ids_of(sealed)
+
+
+def default_data(environment: Mapping[str, str]) -> Path:
+    """`ENVELOCK_DATA`, else `$XDG_DATA_HOME/envelock`."""
+    if given := environment.get("ENVELOCK_DATA"):
+        return Path(given)
+    base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "envelock"
+
+
+def as_json(value: "Mapping[str, Json]") -> str:
+    """One line of JSON in ASCII, so that nothing in it can act on a terminal."""
+    return json.dumps(value, ensure_ascii=True, separators=(", ", ": "))
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """Write *line* to a text stream at once."""
+    stream.write(f"{line}\n")
+    stream.flush()

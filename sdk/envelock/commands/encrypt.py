@@ -1,0 +1,88 @@
+"""`envelock encrypt`: seal a file or a stream."""
+
+from collections.abc import Sequence
+
+import click
+
+from envelock.client import Client
+from envelock.commands import places, progress
+from envelock.commands.console import Console
+from envelock.commands.wording import asks_text, attributes_of, size_text
+from envelock.errors import EnvelockError
+from envelock.files import size_hint
+from envelock.sealing import openable, resolve
+from envelock_formats.canonical import Json
+from envelock_formats.fqn import AttributeValue
+
+
+@click.command("encrypt")
+@click.argument("file", required=False, metavar="[FILE|-]")
+@click.option("-o", "--out", metavar="OUT|-", help="Where to  [default: FILE.tdf, stdin to stdout]")
+@click.option(
+    "--attr",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="What the file asks of who opens it: NAME=VALUE or NAMESPACE/NAME=VALUE. Repeatable.",
+)
+@click.option("--dataset", metavar="NAME", help="Which of the tenant's keys to seal under.")
+@click.option("--online", is_flag=True, help="Let the KAS make the key, so nobody can rewrap it.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.pass_obj
+def command(
+    console: Console,
+    file: str | None,
+    out: str | None,
+    names: tuple[str, ...],
+    dataset: str | None,
+    online: bool,  # noqa: FBT001 click passes flags as booleans
+    force: bool,  # noqa: FBT001 as above
+) -> None:
+    """Seal FILE, or stdin, so that only those open it whom the policy permits.
+
+    \b
+    Examples:
+      envelock encrypt q3.pdf --as doctor --attr clearance=secret
+      envelock encrypt labs.csv --as doctor --attr department=cardiology --dataset labs -o out.tdf
+      pg_dump db | envelock encrypt --as doctor --attr clearance=secret > db.tdf
+    """  # noqa: D301 click's own mark for text that keeps its lines
+    ends = places.to_seal(file, out, force=force)
+    size = size_hint(ends.source)
+    with console.client() as client:
+        values = client.run(resolve(client.session, names))
+        _warn(console, client, values)
+        with progress.shown(console, "sealing", size) as told:
+            sealed = client.encrypt(
+                ends.source,
+                ends.target,
+                attrs=[value.fqn for value in values],
+                dataset=dataset,
+                online=online,
+                force=force,
+                progress=told,
+            )
+        line = f"sealed {ends.out}: {size_text(sealed.size)}, asks {_asks(client, values)}"
+    if ends.out is not None:
+        found: list[Json] = [value.fqn for value in values]
+        value: dict[str, Json] = {"out": ends.out, "attrs": found, "size": sealed.size}
+        console.done(value | {"sealed_size": sealed.sealed_size}, line)
+
+
+def _warn(console: Console, client: Client, values: Sequence[AttributeValue]) -> None:
+    """Warn of what nobody could open, as far as that can be looked up."""
+    if not values:
+        console.tell("warning: no --attr: only a rule can permit anybody to open this")
+        return
+    try:
+        can_open = client.run(openable(client.session, values))
+    except EnvelockError:
+        return  # the warning is a courtesy, and sealing needs no decision point
+    if not can_open:
+        console.tell(
+            f"warning: no mapping or rule of your tenant could open what asks for"
+            f" {_asks(client, values)}"
+        )
+
+
+def _asks(client: Client, values: Sequence[AttributeValue]) -> str:
+    return asks_text(values, attributes_of(client) if values else None)
