@@ -1,6 +1,6 @@
 """`envelock ledger`: what an auditor and an operator type."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 PAGE = 200  # records read at once
 UNPINNED = "whose key this is: the log named it itself (pin it with --ledger-key)"
-ObjectIds = Callable[[Path], list[str]]
 
 
 class Console(Protocol):
@@ -28,6 +27,10 @@ class Console(Protocol):
 
     def emit(self, value: dict[str, Json], lines: Iterable[str]) -> None:
         """Print *value* as JSON, or *lines* for people."""
+
+    def object_ids(self, path: Path) -> list[str]:
+        """Ids under which records may name the sealed file at *path*."""
+        ...
 
 
 _FROM = click.option(
@@ -95,7 +98,7 @@ def show(console: Console, which: str | None, copy: Path | None, sealed: Path | 
     from envelock_ledger.show import full, line, names_object  # noqa: PLC0415 - quick --help
     from envelock_ledger.source import open_source  # noqa: PLC0415 - same
 
-    wanted = None if sealed is None else object_ids(sealed)
+    wanted = None if sealed is None else console.object_ids(sealed)
     with open_source(console.data, copy) as source:
         records = [
             record
@@ -145,16 +148,6 @@ def snapshot(console: Console, out: Path) -> None:
     with open_source(console.data, None) as source:
         source.snapshot(out)
     console.emit({"snapshot": str(out)}, [f"wrote {out}: check it with envelock ledger verify"])
-
-
-def object_ids(path: Path) -> list[str]:
-    """Ids under which records name the sealed file at *path*."""
-    from envelock_formats import tdf  # noqa: PLC0415 - only `--file` needs it
-
-    find: ObjectIds | None = getattr(tdf, "object_ids", None)
-    if find is None:
-        raise LedgerUsageError("this installation cannot read sealed files", "leave out --file")
-    return find(path)
 
 
 def _chosen(source: "Source", which: str | None) -> "Iterator[Record]":
