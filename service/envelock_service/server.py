@@ -26,13 +26,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 
 
-def runner(app: web.Application) -> web.AppRunner:
-    """An aiohttp runner with the limits of this module."""
+def runner(app: web.Application, *, receive_seconds: float = RECEIVE_SECONDS) -> web.AppRunner:
+    """An aiohttp runner with the limits of this module.
+
+    *receive_seconds* is how long a connection may take to send a request's headers, and to send
+    nothing at all.
+    """
     return web.AppRunner(
         app,
         access_log=None,
         auto_decompress=False,
-        keepalive_timeout=RECEIVE_SECONDS,
+        keepalive_timeout=receive_seconds,
         lingering_time=1.0,
         max_field_size=MAX_HEADER_LINE,
         max_line_size=MAX_HEADER_LINE,
@@ -73,7 +77,11 @@ def identify(
 
 
 async def read_body(
-    request: web.Request, *, media_types: frozenset[str], max_bytes: int = MAX_BODY
+    request: web.Request,
+    *,
+    media_types: frozenset[str],
+    max_bytes: int = MAX_BODY,
+    receive_seconds: float = RECEIVE_SECONDS,
 ) -> bytes:
     """Read the body of *request*, unpacked when it is gzip.
 
@@ -89,7 +97,7 @@ async def read_body(
     if (request.content_length or 0) > max_bytes:
         raise Problem("too_large")
     try:
-        async with asyncio.timeout(RECEIVE_SECONDS):
+        async with asyncio.timeout(receive_seconds):
             body = await _read(request, max_bytes)
     except TimeoutError as error:
         raise Problem("malformed_request", "the body did not arrive in time") from error
