@@ -175,14 +175,10 @@ def _change(
 
 
 def _changed(path: str, keys: Sequence[Mapping[str, Json]]) -> str:
-    """`v1 deprecated (still opens), v2 active`; the path is named where it is not the one asked."""
-    parts: list[str] = []
-    for key in keys:
-        name = f"v{key.get('version')}"
-        if key.get("path") != path:
-            name = f"{key.get('path')}:{name}"
-        parts.append(f"{name} {_state(key)}")
-    return ", ".join(parts)
+    """`v1 deprecated (still opens), v2 active`; ids in full where more than *path* was changed."""
+    alone = all(key.get("path") == path for key in keys)
+    names = [f"v{key.get('version')}" if alone else str(key.get("id")) for key in keys]
+    return ", ".join(f"{name} {_state(key)}" for name, key in zip(names, keys, strict=True))
 
 
 def _state(key: Mapping[str, Json]) -> str:

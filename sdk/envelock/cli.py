@@ -161,8 +161,15 @@ def _global_options() -> list[click.Option]:
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    if value and parameter.name and isinstance(context.obj, Console):
-        context.obj = replace(context.obj, **{parameter.name: value})  # type: ignore[arg-type]  # click has converted it
+    if not isinstance(context.obj, Console):
+        return
+    match parameter.name, value:
+        case "data", Path():
+            context.obj = replace(context.obj, data=value, data_given=True)
+        case "profile", str():
+            context.obj = replace(context.obj, profile=value)
+        case "json", True:
+            context.obj = replace(context.obj, json=True)
 
 
 def _profiles(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -26,6 +26,7 @@ class Console:
     data: Path  # the data directory of `envelock up`
     profile: str | None = None  # None: as the environment says
     json: bool = False
+    data_given: bool = False  # whether `--data` was said
 
     def emit(self, value: "dict[str, Json]", lines: Iterable[str]) -> None:
         """Print *value* as one line of JSON with `--json`, else *lines*, made safe to print."""

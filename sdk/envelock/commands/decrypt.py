@@ -70,7 +70,7 @@ def _opened(client: Client, sealed: SealedFile, label: str) -> Reader:
     try:
         unlocked = client.run(unlock(client.session, sealed))
     except DeniedError as error:
-        raise refusal(client, label, sealed.policy.attributes, error) from error
+        raise refusal(client, "open", label, sealed.policy.attributes, error) from error
     return sealed.unlock(unlocked.dek, receipt=unlocked.receipt)
 
 

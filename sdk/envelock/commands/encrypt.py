@@ -7,8 +7,8 @@ import click
 from envelock.client import Client
 from envelock.commands import places, progress
 from envelock.commands.console import Console
-from envelock.commands.wording import asks_text, attributes_of, size_text
-from envelock.errors import EnvelockError
+from envelock.commands.wording import asks_text, attributes_of, refusal, size_text
+from envelock.errors import DeniedError, EnvelockError
 from envelock.files import size_hint
 from envelock.sealing import openable, resolve
 from envelock_formats.canonical import Json
@@ -51,16 +51,19 @@ def command(
     with console.client() as client:
         values = client.run(resolve(client.session, names))
         _warn(console, client, values)
-        with progress.shown(console, "sealing", size) as told:
-            sealed = client.encrypt(
-                ends.source,
-                ends.target,
-                attrs=[value.fqn for value in values],
-                dataset=dataset,
-                online=online,
-                force=force,
-                progress=told,
-            )
+        try:
+            with progress.shown(console, "sealing", size) as told:
+                sealed = client.encrypt(
+                    ends.source,
+                    ends.target,
+                    attrs=[value.fqn for value in values],
+                    dataset=dataset,
+                    online=online,
+                    force=force,
+                    progress=told,
+                )
+        except DeniedError as error:
+            raise refusal(client, "seal", ends.label, values, error) from error
         line = f"sealed {ends.out}: {size_text(sealed.size)}, asks {_asks(client, values)}"
     if ends.out is not None:
         found: list[Json] = [value.fqn for value in values]

@@ -14,6 +14,7 @@ from envelock_formats.framing import from_b64url
 
 _STEP = 1024
 _UNITS = ("B", "kB", "MB", "GB", "TB")
+REFUSED = ": refused: "  # the server's own words follow
 KEY_WORDS = {"kek_disabled": "its key is suspended", "kek_destroyed": "its key is destroyed"}
 
 
@@ -52,15 +53,24 @@ def naming(label: str) -> Iterator[None]:
 
 
 def refusal(
-    client: Client, label: str, asked: Iterable[AttributeValue], error: DeniedError
+    client: Client, verb: str, label: str, asked: Iterable[AttributeValue], error: DeniedError
 ) -> DeniedError:
-    """The refusal as a person reads it: who, what, what was asked for, and whom to talk to."""
+    """The refusal as a person reads it: who, what, what was asked for, and whom to talk to.
+
+    Args:
+        client: Who was refused.
+        verb: `open` or `seal`.
+        label: What people call the file.
+        asked: What it asks, or would.
+        error: The refusal as the server gave it.
+    """
     known = attributes_of(client)
-    why = KEY_WORDS.get(error.code) or f"file asks: {asks_text(asked, known)}"
+    told = str(error).partition(REFUSED)[2]
+    why = KEY_WORDS.get(error.code) or told or f"file asks: {asks_text(asked, known)}"
     contact = known.contact if known is not None and known.contact else "your operator"
     quoted = f"request {error.request_id}" if error.request_id else "the time"
     return DeniedError(
-        f"{who(client)} may not open {label} ({why})",
+        f"{who(client)} may not {verb} {label} ({why})",
         code=error.code,
         hint=f"quote {quoted} to {contact}; the reason is only in the ledger",
         request_id=error.request_id,
