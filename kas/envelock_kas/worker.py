@@ -68,7 +68,7 @@ class Worker:
         self._entropy = parts.entropy
         self._scribe = Scribe(clock, parts.entropy, settings.id)
         self._recorder = Recorder(ledger, self._scribe)
-        self._counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}  # of requests that proved nobody, by code
         self._naming = Naming(settings.template, clock, parts.subject_secret)
         self.lifecycle = Lifecycle(
             ledger=ledger,
@@ -175,7 +175,7 @@ class Worker:
         return f"r-{self._entropy(REQUEST_ID_BYTES).hex()}"
 
     def _count(self, code: str) -> None:
-        self._counts[code] = self._counts.get(code, 0) + 1
+        self.counts[code] = self.counts.get(code, 0) + 1
 
     async def _record_refused(self) -> None:
         """Record what the rate guard refused: one record for each caller and interval."""

@@ -141,7 +141,9 @@ class State:
             values = self.read()
             yield values
             fresh = self._file.with_name(f".{self._file.name}.new")
-            fresh.write_bytes(encode(values))
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(encode(values))
             fresh.replace(self._file)
 
     @staticmethod

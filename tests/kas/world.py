@@ -417,7 +417,9 @@ class Opened:
 
 
 @asynccontextmanager
-async def running_world(folder: Path, **settings: object) -> AsyncIterator[World]:
+async def running_world(
+    folder: Path, callers: Callers | None = None, **settings: object
+) -> AsyncIterator[World]:
     """A world in *folder*, with a bundle in force for the tenant `clinic`."""
     place = Place(folder / "ledger", folder / "anchor" / "ledger.anchor", folder / "ledger.pem")
     signer = found(place, os.urandom)
@@ -431,7 +433,7 @@ async def running_world(folder: Path, **settings: object) -> AsyncIterator[World
         ledger_key=signer.verifier,
         pdp=pdp,
         pdp_keys=pdp,
-        callers=Callers(tokens, [], time.time),
+        callers=callers or Callers(tokens, [], time.time),
         custodies={"local": custody},
         custody="local",
         grace_seconds=90 * 86_400,

@@ -1,0 +1,140 @@
+"""`kill -9` under load: what a client saw is in the ledger exactly once, and all comes back."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+from faults.deployment import (
+    PLAIN,
+    Load,
+    await_restart,
+    kill,
+    processes,
+    recorded_releases,
+)
+
+from envelock import DeniedError
+from envelock.testing import Server, server
+
+KILLS = 5
+
+
+def run(running: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line on the deployment."""
+    command = [sys.executable, "-m", "envelock", *arguments, "--data", str(running.data)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def check(running: Server, load: Load) -> None:
+    """The checker: every release that a client saw is recorded once, and the ledger verifies."""
+    seen = recorded_releases(load.receipts, running.ledger_key)
+    copy = running.data.parent / "copy.ledger"
+    assert run(running, "ledger", "snapshot", str(copy)).returncode == 0
+    verified = run(running, "ledger", "verify", str(copy), "--ledger-key", running.ledger_key)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    with sqlite3.connect(copy) as database:
+        bodies = [json.loads(row[0]) for row in database.execute("select body from entry")]
+    releases = Counter(body["id"] for body in bodies if body["typ"] == "release")
+    copy.unlink()
+
+    assert len(seen) == len(load.receipts)
+    assert set(seen) <= set(releases)
+    assert set(releases.values()) <= {1}
+
+
+def sealed_on(running: Server) -> bytes:
+    """A file that the doctor may open."""
+    return running.client("doctor").encrypt(PLAIN, attrs="clearance=secret")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("module", ["envelock_kas", "envelock_ledger", "envelock_pdp"])
+def test_kills_under_load_lose_no_record(module: str):
+    """Five kills of each kind of process: nothing that a client saw is missing, and it recovers."""
+    with server(workers=2) as running:
+        load = Load(running, sealed_on(running))
+        count = len(processes(running.data, module))
+        with load.running():
+            for number in range(KILLS):
+                load.await_progress()
+                gone = kill(running.data, module, position=number % count)
+                await_restart(running.data, module, count, gone)
+            load.await_progress()
+        check(running, load)
+
+
+@pytest.mark.timeout(120)
+def test_revocation_holds_on_two_workers_with_warm_caches():
+    """Suspended under load: after the record no worker releases anything."""
+    with server(workers=2) as running:
+        load = Load(running, sealed_on(running))
+        with load.running():
+            load.await_progress(20)
+            done = run(
+                running,
+                "keys",
+                "suspend",
+                "clinic:records",
+                "--below",
+                "--as",
+                "operator",
+                "--json",
+            )
+            assert done.returncode == 0, done.stderr
+            index = json.loads(done.stdout)["record"]
+            time.sleep(1.0)
+        check(running, load)
+        copy = running.data.parent / "after.ledger"
+        run(running, "ledger", "snapshot", str(copy))
+        with sqlite3.connect(copy) as database:
+            rows = database.execute("select idx, body from entry where idx > ?", (index,))
+            later = [json.loads(body)["typ"] for _, body in rows]
+
+        assert "denied" in later
+        assert "release" not in later
+        with pytest.raises(DeniedError):
+            running.client("doctor").decrypt(load.sealed)
+
+
+def test_a_second_up_names_the_first():
+    """One deployment on one data directory; the second exits 2 with the pid of the first."""
+    with server() as running:
+        second = run(running, "up", "--listen", "127.0.0.1:0")
+        pid = (running.data / "run" / "up.lock").read_text()
+
+        assert second.returncode == 2
+        assert pid in second.stderr
+
+
+@pytest.mark.timeout(60)
+def test_nothing_is_left_running_when_up_is_killed():
+    """Killed without warning, `up` takes its children along."""
+    with server() as running:
+        pid = int((running.data / "run" / "up.lock").read_text())
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 15
+        modules = ("envelock_kas", "envelock_pdp", "envelock_ledger")
+        while any(processes(running.data, module) for module in modules):
+            assert time.monotonic() < deadline, "children were left running"
+            time.sleep(0.1)
+
+
+def test_files_of_a_deployment_are_private():
+    """Secrets, sockets, keys and profiles are the owner's alone."""
+    with server() as running:
+        running.client("doctor").encrypt(b"x", attrs="clearance=secret")
+        private = [
+            path
+            for folder in ("secrets", "run", "profiles", "keys")
+            for path in (running.data / folder).iterdir()
+            if path.name != "up.lock"
+        ]
+        modes = {path.name: path.lstat().st_mode & 0o077 for path in private}
+
+        assert {name: mode for name, mode in modes.items() if mode} == {}
