@@ -26,7 +26,7 @@ from envelock_service.settings import SettingsError
 from envelock_service.sockets import SocketError, bind, unbind
 
 SCRATCH = "copies"
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 GENERATIONS = (20_000, 50, 100)
 
 

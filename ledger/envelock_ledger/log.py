@@ -125,15 +125,11 @@ class Log:
             raise DamageError(f"records {head.prior}-{head.size - 1} were not stored as written")
 
     def _new_prover(self) -> Prover:
-        prover = Prover(self.size, self._node)
+        files = self._files
+        prover = Prover(self.size, files.nodes.node, files.sequencer.growth.levels)
         if prover.root != self._head.root:
             raise DamageError(f"two roots over {self.size} records")
         return prover
-
-    def _node(self, level: int, number: int) -> bytes:
-        levels = self._files.sequencer.growth.levels
-        recent = levels[level].get(number) if level < len(levels) else None
-        return self._files.nodes.node(level, number) if recent is None else recent
 
     def _outcome(self, prepared: Prepared, verdict: Verdict, recent: dict[int, Row]) -> Outcome:
         entry = prepared.entry

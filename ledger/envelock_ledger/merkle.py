@@ -6,7 +6,7 @@ computes the right edge of one tree size from complete nodes, once for all its p
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envelock_ledger.errors import ProofError
@@ -18,6 +18,7 @@ _LOW = 6  # levels of a path that are a leaf's own; neighbours share the rest
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 ZERO_HASH = bytes(HASH_SIZE)  # stands for "no previous record"
 
+_NOTHING: tuple[Mapping[int, bytes], ...] = ({},) * MAX_LEVELS
 NodeReader = Callable[[int, int], bytes]
 _sha256 = hashlib.sha256
 
@@ -151,16 +152,20 @@ class Prover:
     Args:
         size: Leaves in the tree.
         node: Reader of complete subtrees within that size.
+        recent: Nodes at hand, by level and number; asked before *node*.
     """
 
-    def __init__(self, size: int, node: NodeReader) -> None:
-        self.size, self._node = size, node
+    def __init__(
+        self, size: int, node: NodeReader, recent: Sequence[Mapping[int, bytes]] = ()
+    ) -> None:
+        self.size, self._stored = size, node
+        self._recent = [*recent, *_NOTHING][:MAX_LEVELS]
         self._edges: list[bytes] = []  # at level l: hash over the last size % 2**l leaves
         edge = b""
         for level in range(size.bit_length()):
             self._edges.append(edge)
             if size >> level & 1:
-                peak = node(level, (size >> level) - 1)
+                peak = self._node(level, (size >> level) - 1)
                 edge = node_hash(peak, edge) if edge else peak
         self.root = edge or EMPTY_ROOT
         self._tops: dict[int, tuple[bytes, ...]] = {}  # shared ends of paths, by leaf >> _LOW
@@ -193,12 +198,15 @@ class Prover:
         start = () if number == 0 else (self._node(level, number),)
         return start + self._path(level, number)
 
+    def _node(self, level: int, number: int) -> bytes:
+        return self._recent[level].get(number) or self._stored(level, number)
+
     def _path(self, level: int, number: int, below: int = MAX_LEVELS) -> tuple[bytes, ...]:
-        path, size, node = [], self.size, self._node
+        path, size, recent = [], self.size, self._recent
         while 1 << level < size and level < below:
             sibling = number ^ 1
             if (sibling + 1) << level <= size:
-                path.append(node(level, sibling))
+                path.append(recent[level].get(sibling) or self._stored(level, sibling))
             elif sibling << level < size:
                 path.append(self._edges[level])
             number, level = number >> 1, level + 1

@@ -29,7 +29,7 @@ import orjson
 
 from envelock_formats import canonical
 from envelock_formats.canonical import CanonicalError, Json
-from envelock_ledger.commitments import Opening, check, commit
+from envelock_ledger.commitments import Opening, commit, commit_encoded
 from envelock_ledger.errors import ProofError, RecordError
 from envelock_ledger.merkle import ZERO_HASH
 
@@ -40,8 +40,7 @@ NO_TENANT = "-"  # the deployment itself; no key path can have it as its tenant
 GENESIS_TYPE = "ledger.genesis"
 OWN_TYPES = "ledger."  # written by the writer alone
 
-_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
-_Hash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=canonical.MAX_INTEGER)]
 _Moved = Annotated[int, msgspec.Meta(ge=1, le=canonical.MAX_INTEGER)]
 _Kind = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[a-z][a-z0-9.-]*\Z")]
@@ -57,16 +56,16 @@ class Body(msgspec.Struct, frozen=True):
     version: _Moved = msgspec.field(name="v")
     topic: _Text | None = None
     moves: dict[_Text, _Moved] = {}
-    commitments: dict[_Text, _Hash] = msgspec.field(name="c", default={})
+    commitments: dict[_Text, str] = msgspec.field(name="c", default={})
 
 
 class Envelope(Body, frozen=True, kw_only=True):
     """The serial fields of a stored record, beside what the ledger reads of its body."""
 
     index: _Number = msgspec.field(name="_i")
-    previous: _Hash = msgspec.field(name="_p")
+    previous: str = msgspec.field(name="_p")
     sequenced_us: _Number = msgspec.field(name="_t")
-    tenant_previous: _Hash = msgspec.field(name="_tp")
+    tenant_previous: str = msgspec.field(name="_tp")
     tenant_position: _Number = msgspec.field(name="_tq")
     repeats: _Number | None = msgspec.field(name="_of", default=None)
 
@@ -121,20 +120,43 @@ def read_body(body: bytes) -> Body:
         raise RecordError("record body: names begin with a lower-case letter")
     _refuse_other_spellings(body)
     read = _decode(_BODIES, body)
+    if b"\\" in body or b"\x7f" in body:  # only then can there be a control character
+        _refuse_controls(read)
     if read.version != VERSION:
         raise RecordError(f"record version {read.version}, expected {VERSION}")
     return read
 
 
-def check_openings(body: Body, openings: tuple[Opening, ...]) -> None:
-    """Raise `RecordError` unless *openings* open every commitment of *body*, and nothing else."""
-    if len(openings) != len(body.commitments):
+def seal_openings(body: Body, openings: tuple[Opening, ...]) -> bytes | None:
+    """Check that *openings* open every commitment of *body* and nothing else; encode them.
+
+    Returns:
+        MessagePack `[[field, salt, canonical JSON of the value], ...]`; None when there are none.
+
+    Raises:
+        RecordError: One does not match, is missing, or is too much.
+    """
+    commitments = body.commitments
+    if len(openings) != len(commitments):
         raise RecordError(f"record {body.id}: every commitment needs one opening")
+    if not openings:
+        return None
     try:
-        for opening in openings:
-            check(opening.field, opening.value, opening.salt, body.commitments[opening.field])
-    except (CanonicalError, KeyError, ProofError) as error:
-        raise RecordError(f"record {body.id}: an opening does not match") from error
+        sealed = [(o.field, o.salt, canonical.encode(o.value)) for o in openings]
+        told = {field: commit_encoded(field, value, salt) for field, salt, value in sealed}
+    except (CanonicalError, ProofError) as error:
+        raise RecordError(f"record {body.id}: malformed opening") from error
+    if told != commitments:
+        raise RecordError(f"record {body.id}: an opening does not match")
+    return msgspec.msgpack.encode(sealed)
+
+
+def unseal_openings(sealed: bytes) -> tuple[Opening, ...]:
+    """Read what `seal_openings` encoded; `RecordError` when it cannot be read."""
+    try:
+        return tuple([Opening(f, salt, read_value(raw)) for f, salt, raw in _SEALED.decode(sealed)])
+    except msgspec.DecodeError as error:
+        raise RecordError(f"openings: {error}") from error
 
 
 def splice(
@@ -214,6 +236,13 @@ def genesis(origin: str, verifier_key: str, time_us: int) -> bytes:
     )
 
 
+def read_value(raw: bytes) -> Json:
+    """Read any canonical JSON; `RecordError` for another spelling of it."""
+    _refuse_other_spellings(raw)
+    value: Json = orjson.loads(raw)
+    return value
+
+
 def _refuse_other_spellings(raw: bytes) -> None:
     """Raise unless *raw* is canonical JSON; quick where bytes alone can tell."""
     try:
@@ -228,6 +257,12 @@ def _refuse_other_spellings(raw: bytes) -> None:
         raise RecordError("record is not canonical JSON")
 
 
+def _refuse_controls(body: Body) -> None:
+    texts = [body.id, body.tenant, body.topic or "", *body.moves, *body.commitments]
+    if any(map(_CONTROL.search, texts)):
+        raise RecordError("record: a name holds control characters")
+
+
 def _refuse_fraction(_: str) -> NoReturn:
     raise ValueError("a fraction has no canonical JSON here")
 
@@ -240,8 +275,10 @@ def _decode(decoder: "msgspec.json.Decoder[_Shape]", raw: bytes) -> "_Shape":
 
 
 _Shape = TypeVar("_Shape")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BODY = re.compile(rb'\{"[a-z]')
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _BODIES = msgspec.json.Decoder(Body)
 _ENVELOPES = msgspec.json.Decoder(Envelope)
 _VALUES = msgspec.json.Decoder(float_hook=_refuse_fraction)
+_SEALED = msgspec.msgpack.Decoder(list[tuple[str, bytes, bytes]])

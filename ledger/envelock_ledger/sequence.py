@@ -5,16 +5,16 @@ holds for the next. Nothing here does I/O; what it decides becomes true when the
 and after any failure the whole state is thrown away and read again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from envelock_ledger.entry import Entry, Expired, Fenced, Once, Opening, Spent
+from envelock_ledger.entry import Entry, Expired, Fenced, Once, Spent
 from envelock_ledger.errors import RecordError
 from envelock_ledger.merkle import ZERO_HASH, Growth, leaf_hash
-from envelock_ledger.record import OWN_TYPES, Body, check_openings, read_body, splice
+from envelock_ledger.record import OWN_TYPES, Body, read_body, seal_openings, splice
 from envelock_ledger.spent import SpentNames, is_expired
 from envelock_ledger.store import Batch, Head, Row, SpentRow, TenantHead
-from envelock_ledger.store.disclosure import Disclosed, seal
+from envelock_ledger.store.disclosure import Disclosed
 
 MAX_NAMES = 1000  # once-names and fences of one entry
 GROWTH_KEPT = 8192  # leaves whose nodes stay in memory
@@ -31,18 +31,6 @@ class Prepared:
     repeat: Body | None
     disclosed: bytes | None = field(repr=False)  # openings of the body, as they are stored
     repeat_disclosed: bytes | None = field(repr=False)
-
-    @property
-    def record_ids(self) -> Iterator[str]:
-        """Ids that the entry may record."""
-        yield self.body.id
-        if self.repeat is not None:
-            yield self.repeat.id
-
-    @property
-    def weight(self) -> int:
-        """Bytes that the entry asks to store, about."""
-        return len(self.entry.body) + len(self.entry.repeat or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +57,25 @@ def prepare(entry: Entry) -> Prepared:
         RecordError: A body is malformed or of a type that the ledger writes itself, an opening does
             not match, a repeat moves fences, or there are too many names.
     """
-    body = _checked(entry.body, entry.openings)
-    repeat = None
+    body = _checked(entry.body)
+    disclosed = seal_openings(body, entry.openings)
+    repeat = repeat_disclosed = None
     if entry.repeat is not None:
-        repeat = _checked(entry.repeat, entry.repeat_openings)
+        repeat = _checked(entry.repeat)
+        repeat_disclosed = seal_openings(repeat, entry.repeat_openings)
         if repeat.moves or repeat.id == body.id:
             raise RecordError(f"repeat of {body.id}: it moves nothing and has an id of its own")
     if len(entry.once) + len(entry.fences) > MAX_NAMES:
         raise RecordError(f"record {body.id}: more than {MAX_NAMES} names")
-    if len({once.name for once in entry.once}) != len(entry.once):
+    if entry.once and len({once.name for once in entry.once}) != len(entry.once):
         raise RecordError(f"record {body.id}: a name is to be spent twice")
-    disclosed = seal(entry.openings)
-    return Prepared(entry, body, repeat, disclosed, seal(entry.repeat_openings))
+    return Prepared(entry, body, repeat, disclosed, repeat_disclosed)
 
 
-def _checked(raw: bytes, openings: tuple[Opening, ...]) -> Body:
+def _checked(raw: bytes) -> Body:
     body = read_body(raw)
     if body.type.startswith(OWN_TYPES):
         raise RecordError(f"record {body.id}: type {body.type} is written by the ledger alone")
-    check_openings(body, openings)
     return body
 
 
@@ -130,7 +118,8 @@ class Sequencer:
         """
         self.sequenced_us = max(now_us, self.sequenced_us)
         self._pending = Pending(self.growth.size)
-        wanted = [record_id for entry in entries for record_id in entry.record_ids]
+        wanted = [entry.body.id for entry in entries]
+        wanted += [entry.repeat.id for entry in entries if entry.repeat is not None]
         self._pending.ids.update(self.find(wanted))
         return [self._decide(entry) for entry in entries]
 

@@ -15,15 +15,9 @@ from typing import cast
 
 import msgspec
 
-from envelock_formats.errors import FormatError
 from envelock_ledger import wire
 from envelock_ledger.entry import Outcome
-from envelock_ledger.errors import (
-    LedgerError,
-    LedgerUnavailableError,
-    LedgerUsageError,
-    RecordError,
-)
+from envelock_ledger.errors import LedgerError, LedgerUnavailableError, LedgerUsageError
 from envelock_ledger.sequence import Prepared, prepare
 from envelock_ledger.writer import Writer
 from envelock_service.sockets import peer_uid
@@ -152,29 +146,23 @@ class Connection(asyncio.Protocol):
             except LedgerError as error:
                 self._reply(number, _failed(error))
             else:
-                future = self._writer.submit(entries)
-                future.add_done_callback(partial(self._appended, number))
+                self._writer.submit(entries, partial(self._appended, number))
             return
         task = self._loop.create_task(self._answer(number, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _prepared(self, request: wire.Append) -> list[Prepared]:
-        try:
-            entries = [prepare(wire.unpack_entry(entry)) for entry in request.entries]
-        except FormatError as error:
-            raise RecordError(f"opening: {error}") from error
+        entries = [prepare(wire.unpack_entry(entry)) for entry in request.entries]
         for entry in entries:
             self._role.admit(entry)
         return entries
 
-    def _appended(self, number: int, done: "asyncio.Future[list[Outcome]]") -> None:
-        error = done.exception()
-        if isinstance(error, LedgerError):
-            self._reply(number, _failed(error))
+    def _appended(self, number: int, result: list[Outcome] | LedgerError) -> None:
+        if isinstance(result, LedgerError):
+            self._reply(number, _failed(result))
         else:
-            openings = self._role.openings
-            self._reply(number, wire.pack_outcomes(done.result(), openings=openings))
+            self._reply(number, wire.pack_outcomes(result, openings=self._role.openings))
 
     async def _answer(self, number: int, request: wire.Request) -> None:
         try:

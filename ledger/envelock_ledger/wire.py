@@ -24,6 +24,7 @@ from envelock_ledger.entry import (
 from envelock_ledger.errors import LedgerUnavailableError
 from envelock_ledger.merkle import HASH_SIZE
 from envelock_ledger.proof import Consistency, Receipt
+from envelock_ledger.record import read_value
 
 MAX_FRAME = 16 << 20  # bytes
 LENGTH_SIZE = 4
@@ -238,7 +239,7 @@ def pack_entry(entry: Entry) -> WireEntry:
 
 
 def unpack_entry(wire: WireEntry) -> Entry:
-    """An entry, from the wire; `FormatError` when an opening is not canonical JSON."""
+    """An entry, from the wire; `RecordError` when an opening is not canonical JSON."""
     return Entry(
         wire.body,
         _unpack_openings(wire.openings),
@@ -337,4 +338,6 @@ def _pack_openings(openings: Sequence[Opening]) -> list[WireOpening]:
 
 
 def _unpack_openings(openings: Sequence[WireOpening]) -> tuple[Opening, ...]:
-    return tuple(Opening(field, salt, canonical.parse(value)) for field, salt, value in openings)
+    if not openings:
+        return ()
+    return tuple([Opening(field, salt, read_value(raw)) for field, salt, raw in openings])

@@ -31,14 +31,15 @@ from envelock_ledger.place import Place, open_ledger
 from envelock_ledger.proof import Receipt
 from envelock_ledger.sequence import Prepared, prepare
 
-MAX_WAITING = 20_000  # entries in the queue; beyond it callers are refused at once
+MAX_WAITING_BYTES = 64 << 20  # of records in the queue; beyond it callers are refused at once
 MAX_BATCH_BYTES = 8 << 20
 FIRST_PAUSE = 0.05  # seconds before the files are opened again after an error
 LONGEST_PAUSE = 5.0
 _CLOSED = "the ledger is closed"
 
 T = TypeVar("T")
-Settled = list[tuple["asyncio.Future[Any]", object]]
+Done = Callable[[Any], None]  # takes the answer, or a `LedgerError`; called on the loop
+Settled = list[tuple[Done, object]]
 
 
 @dataclass(slots=True)
@@ -46,7 +47,8 @@ class Append:
     """Entries that wait for a batch."""
 
     entries: list[Prepared]
-    future: "asyncio.Future[list[Outcome]]"
+    done: Done
+    weight: int  # bytes that it asks to store, about
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class Read:
     """A question that is answered between two batches."""
 
     ask: Callable[[Log], object]
-    future: "asyncio.Future[Any]"
+    done: Done
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ class Snapshot:
     """A copy that is to be made between batches."""
 
     path: Path
-    future: "asyncio.Future[None]"
+    done: Done
     copy: Copy | None = field(default=None)
 
 
@@ -85,10 +87,11 @@ class Writer:
 
     def __init__(self, place: Place, signer: Signer, clock_us: Callable[[], int]) -> None:
         self._place, self._signer, self._clock = place, signer, clock_us
-        self._queue: SimpleQueue[Job] = SimpleQueue()
+        self._queue: SimpleQueue[list[Job]] = SimpleQueue()
+        self._coming: list[Job] = []  # of this turn of the loop
         self._loop = asyncio.get_running_loop()
-        self._waiting = 0  # entries; changed on the loop alone
-        self._closing = False
+        self._waiting = 0  # bytes; changed on the loop alone
+        self._closing = self._ended = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         # Everything below is the thread's.
         self._log: Log | None = None
@@ -116,18 +119,18 @@ class Writer:
             RecordError: An entry is malformed; then none of this call was appended.
             LedgerUnavailableError: The queue is full, or the outcome is unknown.
         """
-        return await self.submit([prepare(entry) for entry in entries])
-
-    def submit(self, entries: list[Prepared]) -> "asyncio.Future[list[Outcome]]":
-        """As `append`, for entries that were prepared; the future is this loop's."""
         future: asyncio.Future[list[Outcome]] = self._loop.create_future()
-        if self._waiting and self._waiting + len(entries) > MAX_WAITING:
-            future.set_exception(LedgerUnavailableError("too many records wait for the ledger"))
-            return future
-        self._waiting += len(entries)
-        future.add_done_callback(lambda _: self._leave(len(entries)))
-        self._put(Append(entries, future))
-        return future
+        self.submit([prepare(entry) for entry in entries], _settling(future))
+        return await future
+
+    def submit(self, entries: list[Prepared], done: Done) -> None:
+        """As `append`, for entries that were prepared; *done* gets outcomes or a `LedgerError`."""
+        weight = sum([len(prepared.entry.body) for prepared in entries])
+        if self._waiting and self._waiting + weight > MAX_WAITING_BYTES:
+            done(LedgerUnavailableError("too many records wait for the ledger"))
+            return
+        self._waiting += weight
+        self._put(Append(entries, done, weight))
 
     async def fences(self, names: Sequence[str]) -> dict[str, int]:
         """Numbers of fences; one that was never moved has 0."""
@@ -168,39 +171,41 @@ class Writer:
             LedgerError: The copy could not be made; nothing is left of it.
         """
         future: asyncio.Future[None] = self._loop.create_future()
-        self._put(Snapshot(path, future))
+        self._put(Snapshot(path, _settling(future)))
         await future
 
     async def ask(self, question: Callable[[Log], T]) -> T:
         """Run *question* on the writer's thread, between two batches."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._put(Read(question, future))
+        self._put(Read(question, _settling(future)))
         return await future
 
     async def aclose(self) -> None:
         """Finish what waits, then close the files."""
         if not self._closing:
             self._closing = True
-            self._queue.put(Stop())
+            self._hand_over()
+            self._queue.put([Stop()])
         await asyncio.to_thread(self._thread.join)
 
     def _put(self, job: Append | Read | Snapshot) -> None:
-        if self._closing or not self._thread.is_alive():
-            job.future.set_exception(LedgerUnavailableError(_CLOSED))
-        else:
-            self._queue.put(job)
+        if self._closing or self._ended:
+            job.done(LedgerUnavailableError(_CLOSED))
+            return
+        if not self._coming:
+            self._loop.call_soon(self._hand_over)
+        self._coming.append(job)
 
-    def _leave(self, entries: int) -> None:
-        self._waiting -= entries
+    def _hand_over(self) -> None:
+        """Wake the thread once for everything of this turn, or it would take the first alone."""
+        if self._coming:
+            self._queue.put(self._coming)
+            self._coming = []
 
-    def _settle(self, settled: Settled) -> None:
-        for future, result in settled:
-            if future.done():
-                continue  # cancelled, or answered before an error that came later
-            if isinstance(result, LedgerError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+    def _settle(self, settled: Settled, weight: int) -> None:
+        self._waiting -= weight
+        for done, result in settled:
+            done(result)
 
     # From here on: the writer's thread.
 
@@ -214,6 +219,7 @@ class Writer:
         finally:
             # SECURITY: also after an error that nobody foresaw, callers must not wait for ever,
             # nor may the files be used again by this thread.
+            self._ended = True
             if self._log is not None:
                 self._log.close()
             self._refuse([*jobs, *self._snapshots, *self._drain()], LedgerUnavailableError(_CLOSED))
@@ -222,18 +228,15 @@ class Writer:
         """Everything that waits, up to the size of a batch; waits itself when nothing does."""
         if self._snapshots and self._queue.empty():
             return []
-        jobs, weight = [self._queue.get()], 0
-        while not self._queue.empty() and weight < MAX_BATCH_BYTES:
-            last = jobs[-1]
-            if isinstance(last, Append):
-                weight += sum(prepared.weight for prepared in last.entries)
-            jobs.append(self._queue.get())
+        jobs = self._queue.get()
+        while not self._queue.empty() and _weight(jobs) < MAX_BATCH_BYTES:
+            jobs += self._queue.get()
         return jobs
 
     def _drain(self) -> list[Job]:
         jobs: list[Job] = []
         while not self._queue.empty():
-            jobs.append(self._queue.get())
+            jobs += self._queue.get()
         return jobs
 
     def _serve(self, jobs: list[Job]) -> None:
@@ -242,38 +245,42 @@ class Writer:
             self._refuse(jobs, self._fault)
             return
         appends = [job for job in jobs if isinstance(job, Append)]
+        waiting = [job for job in jobs if not isinstance(job, Append | Stop)]
         try:
             if appends:
                 self._commit(log, appends)
-            for job in jobs:
-                if isinstance(job, Read):
-                    self._answer(log, job)
-            self._snapshots.extend(job for job in jobs if isinstance(job, Snapshot))
+                appends.clear()
+            while waiting:
+                self._answer(log, waiting[0])
+                waiting.pop(0)
             log.tidy(idle=self._queue.empty())
         except LedgerError as error:
             self._poison(error)
-            self._refuse(jobs, self._fault)
+            self._refuse([*appends, *waiting], self._fault)
 
-    def _commit(self, log: Log, appends: list[Append]) -> None:
+    def _commit(self, log: Log, appends: Sequence[Append]) -> None:
         entries = [prepared for append in appends for prepared in append.entries]
         outcomes = log.append(entries, self._clock())
         settled: Settled = []
         start = 0
         for append in appends:
             stop = start + len(append.entries)
-            settled.append((append.future, outcomes[start:stop]))
+            settled.append((append.done, outcomes[start:stop]))
             start = stop
-        self._give(settled)
+        self._give(settled, _weight(appends))
 
-    def _answer(self, log: Log, job: Read) -> None:
+    def _answer(self, log: Log, job: Read | Snapshot) -> None:
+        if isinstance(job, Snapshot):
+            self._snapshots.append(job)
+            return
         try:
             answer = job.ask(log)
         except (DamageError, LedgerUnavailableError):
             raise
         except LedgerError as error:
-            self._give([(job.future, error)])
+            self._give([(job.done, error)])
         else:
-            self._give([(job.future, answer)])
+            self._give([(job.done, answer)])
 
     def _copy_some(self) -> None:
         """Go on with the first snapshot; its failure is its caller's alone."""
@@ -288,17 +295,18 @@ class Writer:
         except LedgerError as error:
             if job.copy is not None:
                 job.copy.abandon()
-            self._give([(job.future, error)])
+            self._give([(job.done, error)])
         else:
-            self._give([(job.future, None)])
+            self._give([(job.done, None)])
         self._snapshots.popleft()
 
-    def _give(self, settled: Settled) -> None:
+    def _give(self, settled: Settled, weight: int = 0) -> None:
         if settled and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._settle, settled)
+            self._loop.call_soon_threadsafe(self._settle, settled, weight)
 
     def _refuse(self, jobs: Sequence[Job], error: LedgerError) -> None:
-        self._give([(job.future, error) for job in jobs if not isinstance(job, Stop)])
+        refused: Settled = [(job.done, error) for job in jobs if not isinstance(job, Stop)]
+        self._give(refused, _weight(jobs))
 
     def _open(self) -> Log:
         return Log(open_ledger(self._place, self._signer, self._clock()), self._signer)
@@ -328,3 +336,20 @@ class Writer:
         else:
             self._pause = FIRST_PAUSE
         return self._log
+
+
+def _weight(jobs: Sequence[Job]) -> int:
+    """Bytes that *jobs* ask to store, about."""
+    return sum([job.weight for job in jobs if isinstance(job, Append)])
+
+
+def _settling(future: "asyncio.Future[Any]") -> Done:
+    def done(result: object) -> None:
+        if future.done():
+            return  # whoever waited has given up
+        if isinstance(result, LedgerError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    return done

@@ -449,10 +449,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0 or mount is None:
         pytest.skip("mounting needs root")
     options = [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(options, check=False, capture_output=True).returncode != 0:  # noqa: S603 - fixed arguments
+    if subprocess.run(options, check=False, capture_output=True).returncode != 0:
         pytest.skip("mounting is not permitted here")
     yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=False)  # noqa: S603 - fixed arguments
+    subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 async def until_full(writer: Any) -> int:

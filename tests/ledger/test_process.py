@@ -24,7 +24,7 @@ TIMEOUT = 20
 @contextmanager
 def running(data: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
     """A ledger process on *data*, and its ready line."""
-    with subprocess.Popen(  # noqa: S603 - this interpreter
+    with subprocess.Popen(
         [sys.executable, "-m", "envelock_ledger", "--data", str(data)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -38,7 +38,7 @@ def running(data: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, objec
 
 def failed(data: Path) -> tuple[int, dict[str, str]]:
     """Exit code and error line of a ledger that does not start."""
-    done = subprocess.run(  # noqa: S603 - this interpreter
+    done = subprocess.run(
         [sys.executable, "-m", "envelock_ledger", "--data", str(data)],
         check=False,
         capture_output=True,

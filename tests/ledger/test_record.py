@@ -13,12 +13,13 @@ from envelock_ledger.merkle import ZERO_HASH
 from envelock_ledger.record import (
     MAX_RECORD,
     MAX_SERIAL,
-    check_openings,
     encode_body,
     genesis,
     parse,
     read_body,
+    seal_openings,
     splice,
+    unseal_openings,
 )
 
 FIELDS = {"id": "r-1", "tn": "acme", "ts": 1, "typ": "release", "v": 1}
@@ -71,7 +72,9 @@ def test_personal_fields_enter_as_commitments():
     raw, openings = encode_body(FIELDS, {"sub": "ann", "ip": "192.0.2.7"}, salt)
     read = read_body(raw)
 
-    check_openings(read, openings)
+    sealed = seal_openings(read, openings)
+
+    assert unseal_openings(sealed or b"") == openings
     assert b"ann" not in raw
     assert {o.field for o in openings} == set(read.commitments) == {"sub", "ip"}
 
@@ -134,6 +137,10 @@ def test_refuses_every_other_spelling(raw):
         {"id": None},
         {"id": ""},
         {"id": "a\n"},
+        {"id": "a\x7f"},
+        {"tn": "a\x00"},
+        {"topic": "a\x1b"},
+        {"moves": {"a\n": 1}},
         {"id": 1},
         {"tn": None},
         {"tn": ""},
@@ -195,7 +202,14 @@ def test_refuses_openings_that_do_not_open():
 
     for wrong in [(), others, strangers, openings + others]:
         with pytest.raises(RecordError):
-            check_openings(read_body(raw), wrong)
+            seal_openings(read_body(raw), wrong)
+
+
+@pytest.mark.parametrize("sealed", [b"", b"\x90\x90", b"\x91\x93\xa1f\xc4\x00\xc4\x01{"])
+def test_refuses_openings_that_cannot_be_read(sealed):
+    """Stored openings that were altered are refused, not guessed at."""
+    with pytest.raises(RecordError):
+        unseal_openings(sealed)
 
 
 def test_names_beyond_the_basic_plane_sort_by_utf16():

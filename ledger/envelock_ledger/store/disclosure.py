@@ -1,9 +1,8 @@
 """The openings of commitments, in a file of their own that can forget.
 
-A row opens one record: a scheme byte and what follows. Scheme 0 is the canonical JSON
-`{field: [salt in base64, value]}`, readable by whoever reads the file. Rows are committed before
-the records that they open, so a crash leaves rows without a record, never the reverse; `collect`
-removes them at start.
+A row opens one record: a scheme byte and what follows. Scheme 0 is what `record.seal_openings`
+encodes, readable by whoever reads the file. Rows are committed before the records that they open,
+so a crash leaves rows without a record, never the reverse; `collect` removes them at start.
 """
 
 import sqlite3
@@ -12,45 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envelock_formats import canonical
-from envelock_formats.canonical import Json
-from envelock_formats.errors import FormatError
-from envelock_formats.framing import b64, from_b64
 from envelock_ledger.commitments import Opening
-from envelock_ledger.errors import DamageError, LedgerUnavailableError
+from envelock_ledger.errors import DamageError, LedgerUnavailableError, RecordError
+from envelock_ledger.record import unseal_openings
 from envelock_ledger.store.files import Pinned, create_or_refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PLAIN = 0  # scheme byte
-Disclosed = tuple[int, bytes]  # index of the record, and its sealed openings
-
-
-def seal(openings: Sequence[Opening]) -> bytes | None:
-    """Openings of one record, as they are stored; None when there are none."""
-    if not openings:
-        return None
-    value: Json = {o.field: [b64(o.salt), o.value] for o in openings}
-    return bytes([PLAIN]) + canonical.encode(value)
-
-
-def unseal(index: int, sealed: bytes) -> tuple[Opening, ...]:
-    """Read what `seal` wrote for record *index*; `DamageError` when it cannot be read."""
-    try:
-        match canonical.parse(sealed[1:]):
-            case dict() as openings if sealed[0] == PLAIN:
-                return tuple(_opening(field, pair) for field, pair in openings.items())
-    except FormatError as error:
-        raise DamageError(f"openings of record {index}: {error}") from error
-    raise DamageError(f"openings of record {index}: unknown scheme")
-
-
-def _opening(field: str, pair: Json) -> Opening:
-    match pair:
-        case [str() as salt, value]:
-            return Opening(field, from_b64(salt), value)
-    raise FormatError(f"field {field!r}: expected salt and value")
+Disclosed = tuple[int, bytes]  # index of the record, and its encoded openings
 
 
 class Disclosures:
@@ -82,9 +52,10 @@ class Disclosures:
         if not disclosed:
             return
         self._pin.check()
+        rows = [(index, bytes([PLAIN]) + openings) for index, openings in disclosed]
         with self._errors():
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany("INSERT INTO disclosure VALUES (?, ?)", disclosed)
+            self._connection.executemany("INSERT INTO disclosure VALUES (?, ?)", rows)
             self._connection.execute("COMMIT")
 
     def read(self, index: int) -> tuple[Opening, ...]:
@@ -93,7 +64,14 @@ class Disclosures:
             found = self._connection.execute(
                 "SELECT openings FROM disclosure WHERE idx = ?", (index,)
             ).fetchone()
-        return () if found is None else unseal(index, found[0])
+        if found is None:
+            return ()
+        if type(found[0]) is not bytes or found[0][:1] != bytes([PLAIN]):
+            raise DamageError(f"openings of record {index}: unknown scheme")
+        try:
+            return unseal_openings(found[0][1:])
+        except RecordError as error:
+            raise DamageError(f"openings of record {index}: {error}") from error
 
     def collect(self, size: int) -> int:
         """Remove what opens records at *size* and beyond, which were never committed."""
