@@ -10,7 +10,7 @@ from envelock_formats.canonical import Json
 if TYPE_CHECKING:
     from envelock_formats.keyid import KeyPath
 
-_TABLE_WIDTH = 100  # characters, where no terminal says
+_TABLE_WIDTH = 1000  # characters; a pipe gets whole lines
 _BELOW = click.option("--below", is_flag=True, help="And every key below it.")
 _PATH = click.argument("path", metavar="PATH")
 

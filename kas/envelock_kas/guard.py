@@ -17,8 +17,8 @@ MAX_BUCKETS = 100_000
 class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of one worker: requests per second, and how many may come at once."""
 
-    subject_per_second: float = 500.0
-    subject_burst: int = 2_000
+    subject_per_second: float = 1_000.0
+    subject_burst: int = 5_000
     tenant_per_second: float = 10_000.0
     tenant_burst: int = 40_000
 

@@ -55,6 +55,12 @@ class Credentials:
         self.jwk = jose.public_jwk(self.key.public_key())
         self.jkt = jose.thumbprint(self.jwk)
 
+    @property
+    def bound_to(self) -> str:
+        """Thumbprint of the key that the token in use is bound to; empty for an unbound one."""
+        with self._lock:
+            return self.jkt if self._token is not None and self._token.bound else ""
+
     def token(self, endpoint: str) -> Steps[ShownToken]:
         """The token to show: kept until shortly before its end."""
         if self._brought:

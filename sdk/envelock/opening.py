@@ -156,7 +156,7 @@ def _obtain(
         raise _refused(list(results.values()), done.request_id)
     receipt = receipt_of(done.answer)
     if witness is not None:
-        asked = _asked(sealed, group, body.clientPublicKey, session.credentials.jkt)
+        asked = _asked(sealed, group, body.clientPublicKey, session.credentials.bound_to)
         witness.require_release(receipt, asked, {item.id for item in asked.objects}, since)
     shares = _open(permitted, named, done.answer.sessionPublicKey, key)
     return shares, receipt

@@ -125,7 +125,7 @@ def _plan_online(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:
             digest_of=seal_digest_of(
                 key_digest=key_sha256(spki_from_pem(body.clientPublicKey)), count=1, nonce=nonce
             ),
-            jkt=session.credentials.jkt,
+            jkt=session.credentials.bound_to,
             ids={issued.id},
             policy=policy_sha256(policy),
             since=since,

@@ -82,9 +82,9 @@ class FakeTokens:
         """Keep the contract of `Tokens.verify`."""
         self.asked.append(token)
         await asyncio.sleep(0)
-        if token == "bad":  # noqa: S105 a name, not a secret
+        if token == "bad":
             raise UnauthenticatedError("bad")
-        if token == "away":  # noqa: S105 as above
+        if token == "away":
             raise IssuerUnavailableError("away")
         claims = json.loads(token)
         caller = Caller("https://issuer", claims["sub"], claims["tenant"], claims.get("jkt", ""))

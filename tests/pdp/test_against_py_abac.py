@@ -211,6 +211,6 @@ def test_importing_the_decision_point_imports_no_py_abac():
         "import sys, envelock_pdp.evaluate, envelock_pdp.bundle, envelock_pdp.cases;"
         "sys.exit('py_abac' in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-W", "error", "-c", program], check=False)  # noqa: S603 ours
+    run = subprocess.run([sys.executable, "-W", "error", "-c", program], check=False)
 
     assert run.returncode == 0

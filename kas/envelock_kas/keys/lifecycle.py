@@ -35,6 +35,7 @@ from envelock_ledger.errors import LedgerError
 Wraps: TypeAlias = Literal["offline", "online"]
 Change: TypeAlias = Literal["suspend", "resume", "destroy", "cancel"]
 VERSIONS_OF_A_RECORD = 50
+MAX_PATHS = 10_000  # of a tenant, made by first use
 _ALGORITHMS: Mapping[str, tuple[str, ...]] = {"offline": (EC, RSA), "online": (AES,)}
 _ATTEMPTS = 3
 _LABEL_BYTES = 4
@@ -90,6 +91,7 @@ class Lifecycle:
             TransitionError: The path is not active, or wraps in the other way.
             CustodyError, LedgerError: As their names say.
         """
+        self._require_room(path)
         for _ in range(_ATTEMPTS):
             newest = self._projection.registry.newest(path)
             if newest is not None and newest.keys:
@@ -263,6 +265,14 @@ class Lifecycle:
         if newest.wraps != wraps:
             raise TransitionError(f"{newest.path} is for {newest.wraps} sealing")
         return standing
+
+    def _require_room(self, path: KeyPath) -> None:
+        """Callers make keys by naming datasets: how many they may name is limited."""
+        registry = self._projection.registry
+        if registry.newest(path) is None and len(registry.paths(path.tenant)) >= MAX_PATHS:
+            raise TransitionError(
+                f"{path.tenant} has {MAX_PATHS} key paths: an operator has to create {path}"
+            )
 
     def _require_wraps(self, path: KeyPath, wraps: Wraps) -> None:
         """The way of wrapping is fixed for a dataset, and immutable: the first key decides."""
