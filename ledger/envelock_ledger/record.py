@@ -46,7 +46,7 @@ _Moved = Annotated[int, msgspec.Meta(ge=1, le=canonical.MAX_INTEGER)]
 _Kind = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[a-z][a-z0-9.-]*\Z")]
 
 
-class Body(msgspec.Struct, frozen=True):
+class Body(msgspec.Struct, frozen=True, gc=False):
     """What the ledger itself reads of a caller's body; everything else is opaque to it."""
 
     id: _Text
@@ -59,7 +59,7 @@ class Body(msgspec.Struct, frozen=True):
     commitments: dict[_Text, str] = msgspec.field(name="c", default={})
 
 
-class Envelope(Body, frozen=True, kw_only=True):
+class Envelope(Body, frozen=True, kw_only=True, gc=False):
     """The serial fields of a stored record, beside what the ledger reads of its body."""
 
     index: _Number = msgspec.field(name="_i")
@@ -118,8 +118,7 @@ def read_body(body: bytes) -> Body:
         raise RecordError(f"record body of {len(body)} bytes")
     if not _BODY.match(body):  # canonical, so every later name sorts after the first
         raise RecordError("record body: names begin with a lower-case letter")
-    _refuse_other_spellings(body)
-    read = _decode(_BODIES, body)
+    read = _shaped(read_value(body), Body)
     if b"\\" in body or b"\x7f" in body:  # only then can there be a control character
         _refuse_controls(read)
     if read.version != VERSION:
@@ -182,15 +181,6 @@ def splice(
     )
 
 
-def read_envelope(raw: bytes) -> Envelope:
-    """Read what the ledger needs of a stored record, without checking that it is canonical.
-
-    Raises:
-        RecordError: A field is missing or of another shape.
-    """
-    return _decode(_ENVELOPES, raw)
-
-
 def read_canonical(raw: bytes) -> Envelope:
     """Read what the ledger needs of a stored record, strictly.
 
@@ -199,8 +189,7 @@ def read_canonical(raw: bytes) -> Envelope:
     """
     if len(raw) > MAX_RECORD:
         raise RecordError(f"record of {len(raw)} bytes")
-    _refuse_other_spellings(raw)
-    return _decode(_ENVELOPES, raw)
+    return _shaped(read_value(raw), Envelope)
 
 
 def parse(raw: bytes) -> Record:
@@ -209,7 +198,12 @@ def parse(raw: bytes) -> Record:
     Raises:
         RecordError: Not canonical, too long, or a field of the envelope is missing or malformed.
     """
-    return Record(raw, read_canonical(raw), orjson.loads(raw))
+    if len(raw) > MAX_RECORD:
+        raise RecordError(f"record of {len(raw)} bytes")
+    match read_value(raw):
+        case dict() as fields:
+            return Record(raw, _shaped(fields, Envelope), fields)
+    raise RecordError("record is not a JSON object")
 
 
 def genesis(origin: str, verifier_key: str, time_us: int) -> bytes:
@@ -237,24 +231,25 @@ def genesis(origin: str, verifier_key: str, time_us: int) -> bytes:
 
 
 def read_value(raw: bytes) -> Json:
-    """Read any canonical JSON; `RecordError` for another spelling of it."""
-    _refuse_other_spellings(raw)
-    value: Json = orjson.loads(raw)
-    return value
+    """Read any canonical JSON, quickly where bytes alone can tell that it has one reading.
 
-
-def _refuse_other_spellings(raw: bytes) -> None:
-    """Raise unless *raw* is canonical JSON; quick where bytes alone can tell."""
+    Raises:
+        RecordError: It is not canonical.
+    """
     try:
-        # ASCII sorts alike in UTF-8 and UTF-16, so orjson's order is that of RFC 8785.
+        # ASCII sorts alike in UTF-8 and UTF-16, so orjson's order is that of RFC 8785; and names
+        # that occur twice, or in another order, do not come out as they went in.
         if raw.isascii() and raw.count(b"{") + raw.count(b"[") <= canonical.MAX_DEPTH:
-            again = orjson.dumps(_VALUES.decode(raw), option=_CANONICAL)
+            value: Json = _VALUES.decode(raw)
+            again = orjson.dumps(value, option=_CANONICAL)
         else:
-            again = canonical.encode(canonical.parse(raw, max_bytes=MAX_RECORD))
+            value = canonical.parse(raw, max_bytes=MAX_RECORD)
+            again = canonical.encode(value)
     except (CanonicalError, ValueError, TypeError) as error:
         raise RecordError("record is not canonical JSON") from error
     if again != raw:
         raise RecordError("record is not canonical JSON")
+    return value
 
 
 def _refuse_controls(body: Body) -> None:
@@ -267,10 +262,10 @@ def _refuse_fraction(_: str) -> NoReturn:
     raise ValueError("a fraction has no canonical JSON here")
 
 
-def _decode(decoder: "msgspec.json.Decoder[_Shape]", raw: bytes) -> "_Shape":
+def _shaped(value: Json, shape: "type[_Shape]") -> "_Shape":
     try:
-        return decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return msgspec.convert(value, shape, strict=True)
+    except msgspec.ValidationError as error:
         raise RecordError(f"record: {error}") from error
 
 
@@ -278,7 +273,5 @@ _Shape = TypeVar("_Shape")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BODY = re.compile(rb'\{"[a-z]')
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
-_BODIES = msgspec.json.Decoder(Body)
-_ENVELOPES = msgspec.json.Decoder(Envelope)
 _VALUES = msgspec.json.Decoder(float_hook=_refuse_fraction)
 _SEALED = msgspec.msgpack.Decoder(list[tuple[str, bytes, bytes]])

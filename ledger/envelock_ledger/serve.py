@@ -104,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hang up at once on users who may not connect."""
         stream = cast("asyncio.Transport", transport)  # uvloop's is not a subclass of it
         peer = stream.get_extra_info("socket")
         if peer_uid(peer) not in {os.getuid(), *self._role.uids}:
@@ -113,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """Forget the client and its snapshot."""
         self._connections.discard(self)
         self._transport = None
         for task in self._tasks:
@@ -120,6 +122,7 @@ class Connection(asyncio.Protocol):
         self._drop_copy()
 
     def data_received(self, data: bytes) -> None:
+        """Begin every request that is complete."""
         if self._transport is None or self._draining:
             return
         try:

@@ -53,9 +53,11 @@ class Stored:
         self.size = self._checkpoint.size
 
     def records(self, start: int, stop: int) -> list[bytes]:
+        """Bytes of records `start <= index < stop`."""
         return [row.body for row in self._store.rows(start, min(stop, self.size))]
 
     def prove(self, index: int) -> Receipt:
+        """Receipt of the record at *index*, without openings."""
         if not 0 <= index < self.size:
             raise LedgerUsageError(f"no record {index}: there are {self.size}")
         try:
@@ -67,6 +69,7 @@ class Stored:
         return Receipt(index=index, record=record, openings={}, path=path, checkpoint=self.note)
 
     def snapshot(self, path: Path) -> None:
+        """Write a copy to *path*."""
         head = Head(self.size, 0, self._checkpoint.root)
         copy = Copy(self._store, head, self.note, path)
         try:
@@ -77,6 +80,7 @@ class Stored:
             raise
 
     def stored(self) -> Store:
+        """All of it as a store, to be verified."""
         return self._store
 
 
@@ -95,6 +99,7 @@ class Live:
         return LedgerClient(self._socket)
 
     def records(self, start: int, stop: int) -> list[bytes]:
+        """Bytes of records `start <= index < stop`."""
         found: list[bytes] = []
         while start + len(found) < stop:
             page = self._runner.run(self._client.records(start + len(found), stop))
@@ -104,12 +109,15 @@ class Live:
         return found
 
     def prove(self, index: int) -> Receipt:
+        """Receipt of the record at *index*, without openings."""
         return self._runner.run(self._client.prove(index))
 
     def snapshot(self, path: Path) -> None:
+        """Write a copy to *path*."""
         self._runner.run(self._client.snapshot(path))
 
     def stored(self) -> Store:
+        """A snapshot, fetched for this occasion, as a store."""
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="envelock-")))
         self.snapshot(folder / "ledger")
         store = SqliteStore.read(folder / "ledger")

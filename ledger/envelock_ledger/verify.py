@@ -50,22 +50,23 @@ class Tally:
             DamageError: It does not fit; index and column are in the error.
         """
         index = self.spine.size
-        if row.number != index:
+        number, leaf, record_id, body = row
+        if number != index:
             raise _bad(index, "idx", "is missing")
-        if type(row.body) is not bytes:  # a damaged file may say so
+        if type(body) is not bytes:  # a damaged file may say so
             raise _bad(index, "body", "is not bytes")
-        if leaf_hash(row.body) != row.leaf:
+        if leaf_hash(body) != leaf:
             raise _bad(index, "body", "does not match its leaf")
         try:
-            envelope = read_canonical(row.body)
+            envelope = read_canonical(body)
         except RecordError as error:
             raise _bad(index, "body", str(error)) from error
-        if row.record_id != envelope.id:
+        if record_id != envelope.id:
             raise _bad(index, "rid", "is not the id in the record")
         self._follow(index, envelope)
-        self.tenants[envelope.tenant] = TenantHead(row.leaf, envelope.tenant_position + 1)
-        self.previous, self.sequenced_us = row.leaf, envelope.sequenced_us
-        self.spine.append(row.leaf)
+        self.tenants[envelope.tenant] = TenantHead(leaf, envelope.tenant_position + 1)
+        self.previous, self.sequenced_us = leaf, envelope.sequenced_us
+        self.spine.append(leaf)
         if self.spine.size in self.sizes:
             self.roots[self.spine.size] = self.spine.root
 
@@ -109,7 +110,8 @@ def examine(store: Store, size: int, sizes: Collection[int] = ()) -> Tally:
             tally.add(row)
         except DamageError as error:
             raise _blame(error, row, next(rows, None)) from error
-        _compare_strata(store, tally)
+        if tally.spine.strata:
+            _compare_strata(store, tally)
     if tally.size != size:
         raise _bad(tally.size, "idx", "is missing")
     for start, stop in ((-_FAR, 0), (size, _FAR)):

@@ -28,6 +28,7 @@ class Console:
     json: bool = False
 
     def emit(self, value: dict[str, object], lines: Iterable[str]) -> None:
+        """Print for people or for programs."""
         for text in [json.dumps(value)] if self.json else lines:
             click.echo(text)
 
@@ -43,16 +44,19 @@ class Shell:
     key: str
 
     def run(self, *arguments: object, as_json: bool = False, profile: str | None = None) -> Result:
+        """Invoke one command line."""
         return CliRunner().invoke(
             cli.command, [str(a) for a in arguments], obj=Console(self.data, profile, as_json)
         )
 
     def lines(self, *arguments: object) -> list[str]:
+        """Lines of a command that succeeds."""
         result = self.run(*arguments)
         assert result.exit_code == 0, (result.output, result.exception)
         return result.output.splitlines()
 
     def error(self, *arguments: object, **options: object) -> LedgerError:
+        """The error of a command that fails."""
         result = self.run(*arguments, **options)
         assert isinstance(result.exception, LedgerError), (result.output, result.exception)
         return result.exception

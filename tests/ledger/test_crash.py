@@ -49,6 +49,7 @@ class FaultyStore:
         return getattr(self._inner, name)
 
     def write(self, batch: Batch) -> None:
+        """Fail at a commit, or let it through."""
         self._faults.pass_("before the records' commit")
         self._inner.write(batch)
         self._faults.pass_("after the records' commit")
@@ -64,6 +65,7 @@ class FaultyDisclosures:
         return getattr(self._inner, name)
 
     def write(self, disclosed: Any) -> None:
+        """Fail at a commit, or let it through."""
         self._faults.pass_("before the openings' commit")
         self._inner.write(disclosed)
         self._faults.pass_("after the openings' commit")
@@ -79,6 +81,7 @@ class FaultyAnchor:
         return getattr(self._inner, name)
 
     def append(self, note: str) -> None:
+        """Fail at a line, or let it through."""
         self._faults.pass_("before the anchor line")
         if self._faults.at == "inside the anchor line":
             with self._inner.path.open("ab") as file:
@@ -95,12 +98,15 @@ class FaultyPlace(Place):
     faults: Faults = field(default_factory=Faults)
 
     def open_store(self, *, create: bool) -> Any:
+        """The records, faulty."""
         return FaultyStore(Place.open_store(self, create=create), self.faults)
 
     def open_disclosures(self, *, create: bool) -> Any:
+        """The openings, faulty."""
         return FaultyDisclosures(Place.open_disclosures(self, create=create), self.faults)
 
     def open_anchor(self) -> Any:
+        """The anchor, faulty."""
         return FaultyAnchor(Place.open_anchor(self), self.faults)
 
 

@@ -154,6 +154,7 @@ async def press(
     until = len(acknowledged) + after
 
     async def caller() -> None:
+        """Append until the ledger is gone."""
         while True:
             one = entry()
             [outcome] = await client.append([one])
@@ -201,6 +202,7 @@ def test_terminate_under_load_answers_what_was_accepted(tmp_path):
     acknowledged: list[str] = []
 
     async def load(process_id: int) -> None:
+        """Send a burst and end the process in the middle of it."""
         client = LedgerClient(tmp_path / "run" / "ledger-kas.sock")
         names = [entry() for _ in range(500)]
         calls = [asyncio.ensure_future(client.append([one])) for one in names]

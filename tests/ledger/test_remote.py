@@ -267,6 +267,7 @@ class TestConnection:
         path = tmp_path / "kas.sock"
 
         async def hang_up(reader: asyncio.StreamReader, other: asyncio.StreamWriter) -> None:
+            """Take a request and hang up."""
             await reader.read(4)
             other.close()
 

@@ -120,6 +120,7 @@ async def test_aiohttp_takes_both_ends(far):
     """A bound socket serves a site, and an address is a connector's path."""
 
     async def hello(_: web.Request) -> web.Response:
+        """Answer with a greeting."""
         return web.Response(text="hello")
 
     app = web.Application()

@@ -444,6 +444,7 @@ def test_batches_decide_nothing(tmp_path_factory, plan, cuts):
     """However entries fall into batches, and whenever the ledger restarts, outcomes are equal."""
 
     async def run(cuts: set[int]) -> list[object]:
+        """Outcomes when batches end, and the ledger restarts, at *cuts*."""
         world = World(place_in(tmp_path_factory.mktemp("ledger")))
         writer = await world.start()
         outcomes: list[object] = []

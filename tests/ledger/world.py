@@ -31,9 +31,11 @@ class Clock:
 
     @property
     def seconds(self) -> int:
+        """Whole seconds since 1970."""
         return self.now_us // SECOND
 
     def move(self, seconds: float) -> None:
+        """Go forward, or back."""
         self.now_us += int(seconds * SECOND)
 
 
@@ -46,12 +48,15 @@ class World:
 
     @property
     def signer(self) -> Signer:
+        """The log's signer; founds the ledger when there is none."""
         return found(self.place, os.urandom)
 
     async def start(self) -> Writer:
+        """Open the ledger and begin."""
         return await Writer.start(self.place, self.signer, self.clock)
 
     def verify(self, receipt: Receipt) -> VerifiedRecord:
+        """Verify a receipt under the key of this log."""
         return receipt.verify(self.signer.verifier)
 
 

@@ -107,6 +107,7 @@ class SqliteStore:
                 os.fsync(file.fileno())
 
     def head(self) -> Head | None:
+        """Where the log ends; None before genesis."""
         found = self._one("SELECT size, prior, root, sequenced_us FROM state")
         if found is None:
             return None
@@ -115,6 +116,7 @@ class SqliteStore:
         return Head(*found)
 
     def write(self, batch: Batch) -> None:
+        """Write *batch* in one durable transaction."""
         if self._pin is not None:
             self._pin.check()
         with _errors(self.path):
@@ -150,6 +152,7 @@ class SqliteStore:
             many("DELETE FROM spent WHERE id = ?", [(row,) for row in batch.forgotten])
 
     def rows(self, start: int, stop: int) -> Iterator[Row]:
+        """Records with `start <= index < stop`, in order."""
         with _errors(self.path):
             for found in self._connection.execute(
                 "SELECT idx, leaf, rid, body FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx",
@@ -158,6 +161,7 @@ class SqliteStore:
                 yield Row(*found)
 
     def hashes(self, level: int, start: int, stop: int) -> list[bytes]:
+        """Stored nodes of a tree level, in order."""
         if level == 0:
             sql = "SELECT leaf FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx"
             return [leaf for (leaf,) in self._all(sql, (start, stop))]
@@ -165,6 +169,7 @@ class SqliteStore:
         return [node for (node,) in self._all(sql, (level, start, stop))]
 
     def find(self, record_ids: Sequence[str]) -> dict[str, int]:
+        """Indexes of those of *record_ids* that are stored."""
         found: dict[str, int] = {}
         for start in range(0, len(record_ids), _MAX_VARIABLES):
             some = record_ids[start : start + _MAX_VARIABLES]
@@ -174,27 +179,34 @@ class SqliteStore:
         return found
 
     def topic(self, name: str, since: int, limit: int) -> list[int]:
+        """Indexes of records of a topic, in order."""
         sql = "SELECT idx FROM topic WHERE topic = ? AND idx >= ? ORDER BY idx LIMIT ?"
         return [index for (index,) in self._all(sql, (name, since, limit))]
 
     def tenants(self) -> dict[str, TenantHead]:
+        """The end of every tenant's chain."""
         found = self._all("SELECT tenant, leaf, position FROM tenant")
         return {name: TenantHead(leaf, position) for name, leaf, position in found}
 
     def fences(self) -> dict[str, int]:
+        """Every fence that was ever moved."""
         return dict(self._all("SELECT name, number FROM fence"))
 
     def topics(self) -> Iterator[tuple[str, int]]:
+        """Every topic with the index of each of its records."""
         yield from self._each("SELECT topic, idx FROM topic ORDER BY idx")
 
     def strata(self) -> Iterator[tuple[int, int, bytes]]:
+        """Every stored node above the leaves."""
         yield from self._each("SELECT level, n, hash FROM stratum ORDER BY level, n")
 
     def spent(self) -> Iterator[SpentRow]:
+        """Every name that is kept as used."""
         for found in self._each("SELECT id, expires, names FROM spent ORDER BY id"):
             yield SpentRow(*found)
 
     def checkpoint(self) -> str | None:
+        """The signed checkpoint inside a copy."""
         found = self._one("SELECT note FROM checkpoint")
         return None if found is None else str(found[0])
 
@@ -207,6 +219,7 @@ class SqliteStore:
         self._written = 0
 
     def close(self) -> None:
+        """Give the file back."""
         # Closing moves the write-ahead log into the database; on a full disk that fails, and the
         # log stays where the next start finds it.
         self._connection.close()
