@@ -60,7 +60,7 @@ async def _pkcs11(pin: Path) -> AsyncIterator[Custody]:
 
     opened = Pkcs11Custody(
         module=MODULE,
-        token_label="envelock",  # noqa: S106 a label
+        token_label="envelock",
         pin_file=pin,
         entropy=os.urandom,
         deadline_seconds=5.0,

@@ -18,7 +18,7 @@ from envelock_service.issuer import Identity, Issuer, fresh_token_id
 from envelock_service.oidc import CallerSettings, IssuerSettings, TokenVerifier
 from envelock_service.server import Handler
 
-SECRET = "open sesame"  # noqa: S105 a test's
+SECRET = "open sesame"
 CLAIMS: Mapping[str, Json] = {"sub": "doctor", "tenant": "clinic", "scope": "envelock:keys"}
 
 
