@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from envelock.commands.console import Console, default_data
+from envelock.commands.console import Console
 from envelock.commands.report import INTERRUPTED, report
 
 ENTRY_POINTS = "envelock.commands"
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given,
             prog_name="envelock",
             standalone_mode=False,
-            obj=Console(default_data(os.environ)),
+            obj=Console(),
         )
     except click.Abort:
         return INTERRUPTED
@@ -82,7 +82,7 @@ class Rooms(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 click's signature
         """Load a command, and give it the global options; None when there is none."""
         command = _own(cmd_name) if cmd_name in OWN else _of_a_room(cmd_name)
-        return None if command is None else _with_global_options(command, cmd_name)
+        return None if command is None else with_global_options(command, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -118,7 +118,7 @@ def _of_a_room(name: str) -> click.Command | None:
     return None
 
 
-def _with_global_options(command: click.Command, name: str) -> click.Command:
+def with_global_options(command: click.Command, name: str) -> click.Command:
     """A copy of *command*, and of those below it, that takes the global options too."""
     made = copy.copy(command)
     made.name = name
@@ -127,7 +127,7 @@ def _with_global_options(command: click.Command, name: str) -> click.Command:
     made.params = [*command.params, *added]
     if isinstance(made, click.Group):
         made.commands = {
-            below: _with_global_options(found, below) for below, found in made.commands.items()
+            below: with_global_options(found, below) for below, found in made.commands.items()
         }
     return made
 
@@ -140,7 +140,8 @@ def _global_options() -> list[click.Option]:
             type=click.Path(path_type=Path),
             expose_value=False,
             callback=_remember,
-            help="Data directory of `envelock up`  [default: $XDG_DATA_HOME/envelock]",
+            help="Data directory of `envelock up`  [default: $ENVELOCK_DATA, then"
+            " $XDG_DATA_HOME/envelock]",
         ),
         click.Option(
             ["--as", "profile"],
@@ -165,7 +166,7 @@ def _remember(context: click.Context, parameter: click.Parameter, value: object)
         return
     match parameter.name, value:
         case "data", Path():
-            context.obj = replace(context.obj, data=value, data_given=True)
+            context.obj = replace(context.obj, directory=value)
         case "profile", str():
             context.obj = replace(context.obj, profile=value)
         case "json", True:

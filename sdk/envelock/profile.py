@@ -70,7 +70,9 @@ class Profile:
 
 
 def data_directory(environment: Mapping[str, str]) -> Path:
-    """The default data directory: `$XDG_DATA_HOME/envelock`."""
+    """The default data directory: `$ENVELOCK_DATA`, then `$XDG_DATA_HOME/envelock`."""
+    if named := environment.get("ENVELOCK_DATA"):
+        return Path(named)
     base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "envelock"
 

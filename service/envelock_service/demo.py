@@ -35,8 +35,11 @@ _LOCAL = '[custody]\nkind = "local"\n'
 class Shown(Protocol):
     """What the root command hands to every command."""
 
-    data: Path
-    data_given: bool
+    @property
+    def data(self) -> Path: ...
+
+    @property
+    def data_given(self) -> bool: ...
 
     def emit(self, value: dict[str, Json], lines: Iterable[str]) -> None:
         """Print *value* as JSON, or *lines* for people."""

@@ -23,10 +23,21 @@ if TYPE_CHECKING:
 class Console:
     """Where the command line runs, as whom, and for whom it prints."""
 
-    data: Path  # the data directory of `envelock up`
+    directory: Path | None = None  # as `--data` named it
     profile: str | None = None  # None: as the environment says
     json: bool = False
-    data_given: bool = False  # whether `--data` was said
+
+    @property
+    def data(self) -> Path:
+        """The data directory of `envelock up`: as it was named, else as the environment says."""
+        from envelock.profile import data_directory  # noqa: PLC0415 keeps `envelock --help` fast
+
+        return data_directory(os.environ) if self.directory is None else self.directory
+
+    @property
+    def data_given(self) -> bool:
+        """Whether the data directory was named on the command line."""
+        return self.directory is not None
 
     def emit(self, value: "dict[str, Json]", lines: Iterable[str]) -> None:
         """Print *value* as one line of JSON with `--json`, else *lines*, made safe to print."""
@@ -85,14 +96,6 @@ class Console:
 
         with SealedFile.open(path, legacy=True) as sealed:
             return ids_of(sealed)
-
-
-def default_data(environment: Mapping[str, str]) -> Path:
-    """`ENVELOCK_DATA`, else `$XDG_DATA_HOME/envelock`."""
-    if given := environment.get("ENVELOCK_DATA"):
-        return Path(given)
-    base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "envelock"
 
 
 def as_json(value: "Mapping[str, Json]") -> str:
