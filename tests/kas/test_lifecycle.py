@@ -146,6 +146,18 @@ class TestChanging:
         with pytest.raises(TransitionError):
             await lifecycle.change(path(KEY), "cancel", below=False, actor=OPERATOR)
 
+    async def test_material_without_a_record_is_collected_after_an_hour(self, world: World):
+        """What a crash left behind goes, but never what is just being recorded."""
+        lifecycle = world.worker.lifecycle
+        await lifecycle.create(path(KEY), "offline", OPERATOR)
+        await world.custody.make("clinic:lost:v1@00", ["aes:256"])
+        await lifecycle.sweep(OPERATOR)
+        young = len(await world.custody.handles())
+        world.now.ahead = 3700
+        await lifecycle.sweep(OPERATOR)
+
+        assert (young, len(await world.custody.handles())) == (3, 2)
+
     async def test_cancelling_a_suspended_key_leaves_it_suspended(self, world: World):
         """What was set aside comes back in order."""
         lifecycle = world.worker.lifecycle

@@ -35,6 +35,7 @@ from envelock_ledger.errors import LedgerError
 Wraps: TypeAlias = Literal["offline", "online"]
 Change: TypeAlias = Literal["suspend", "resume", "destroy", "cancel"]
 VERSIONS_OF_A_RECORD = 50
+STRAY_SECONDS = 3600
 MAX_PATHS = 10_000  # of a tenant, made by first use
 _ALGORITHMS: Mapping[str, tuple[str, ...]] = {"offline": (EC, RSA), "online": (AES,)}
 _ATTEMPTS = 3
@@ -81,6 +82,7 @@ class Lifecycle:
         self._grace_seconds = grace_seconds
         self._clock = clock
         self._entropy = entropy
+        self._strays: dict[tuple[str, str], float] = {}  # material without a record, since when
 
     async def ensure(self, path: KeyPath, wraps: Wraps, actor: Actor) -> Standing:
         """The active version of *path*, and the numbers that prove it.
@@ -167,7 +169,12 @@ class Lifecycle:
         return await self._commit(change, moved, {}, (), actor)
 
     async def sweep(self, actor: Actor) -> Changed | None:
-        """Destroy what is due: first the record, then the material."""
+        """Destroy what is due: first the record, then the material.
+
+        Material that no record names is destroyed too, once it has been seen for an hour: it is
+        what a crash between making a key and recording it leaves behind.
+        """
+        await self._projection.catch_up()
         now = int(self._clock())
         due = [
             msgspec.structs.replace(_moved(version, State.DESTROYED), was=(), destroy_at=None)
@@ -184,11 +191,24 @@ class Lifecycle:
             for name, custody in self._custodies.items()
             for handle in await custody.handles()
         }
-        for version in self._projection.registry.every():
-            if version.state is State.DESTROYED:
-                for key in version.keys:
-                    if (version.custody, key.handle) in existing:
-                        await self._custodies[version.custody].destroy(key.handle)
+        kept = {
+            (version.custody, key.handle)
+            for version in self._projection.registry.every()
+            for key in version.keys
+            if version.state is not State.DESTROYED
+        }
+        gone = {
+            (version.custody, key.handle)
+            for version in self._projection.registry.every()
+            for key in version.keys
+            if version.state is State.DESTROYED
+        }
+        now = self._clock()
+        strays = existing - kept - gone
+        self._strays = {stray: self._strays.get(stray, now) for stray in strays}
+        old = {stray for stray, since in self._strays.items() if now - since > STRAY_SECONDS}
+        for custody, handle in (existing & gone) | old:
+            await self._custodies[custody].destroy(handle)
 
     async def _add(
         self,
