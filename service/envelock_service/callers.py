@@ -1,6 +1,10 @@
 """Who is calling: the access token, and the proof of possession when the token is bound.
 
 Nothing about a caller is read from anywhere else: no header, no body, no address names a person.
+
+A proof is refused when this process saw it before. That covers requests that only read; whatever
+changes or releases something spends the proof in the ledger too, which holds for every process and
+across restarts.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +15,9 @@ from multidict import CIMultiDictProxy
 from envelock_service import dpop
 from envelock_service.oidc import AccessToken, TokenVerifier, UnauthenticatedError
 from envelock_service.problem import Problem
+
+
+MAX_SEEN = 200_000  # proofs; more than one process can verify while one is young enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Callers:
         self._tokens = tokens
         self._origins = tuple(origins)
         self._clock = clock
+        self._seen: dict[str, int] = {}  # names of proofs until they are too old, oldest first
 
     async def authenticate(
         self, method: str, path: str, headers: CIMultiDictProxy[str]
@@ -73,7 +81,17 @@ class Callers:
             )
         except dpop.ProofError as error:
             raise Problem("invalid_dpop_proof") from error
+        self._require_fresh(proof)
         return Authenticated(token, proof, text)
+
+    def _require_fresh(self, proof: dpop.Proof) -> None:
+        """Refuse a proof that was seen; a flood of proofs displaces the oldest names only."""
+        now = int(self._clock())
+        while self._seen and (len(self._seen) >= MAX_SEEN or next(iter(self._seen.values())) < now):
+            del self._seen[next(iter(self._seen))]
+        if proof.name in self._seen:
+            raise Problem("invalid_dpop_proof")
+        self._seen[proof.name] = proof.expires
 
 
 def _credentials(headers: Sequence[str]) -> tuple[str, str]:

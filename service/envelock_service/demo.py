@@ -111,8 +111,11 @@ def _tell(story: Story, shown: Shown) -> int:
     """Tell every step as it happens; returns how many were as expected."""
     expected = 0
     with ExitStack() as stack:
-        first = lambda: stack.enter_context(story.services())  # noqa: E731 as short as a step
-        for number, step in enumerate((first, *story.steps), start=1):
+
+        def services_up() -> Told:
+            return stack.enter_context(story.services())
+
+        for number, step in enumerate((services_up, *story.steps), start=1):
             expected += _show(shown, number, step)
             if not expected:
                 break  # without services there is no story
@@ -124,7 +127,7 @@ def _show(shown: Shown, number: int, step: Callable[[], Told]) -> bool:
     try:
         told, good = step(), True
     except StoryError as error:
-        name = getattr(step, "__name__", "services up").replace("_", " ")
+        name = getattr(step, "__name__", "step").replace("_", " ")
         told, good = Told(f"FAIL {name}", str(error)), False
     seconds = time.monotonic() - begun
     line = f"{number:2}/{STEPS}  {told.what:<40} {_duration(seconds):>7}   {told.detail}"

@@ -7,6 +7,7 @@ codes and printed output only, so they show what a person would see.
 import filecmp
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,7 +171,7 @@ class Story:
         """Resume; then change one byte of a copy."""
         self._run("keys", "resume", DATASET, "--below", "--as", "operator")
         changed = self.directory / "tampered.tdf"
-        changed.write_bytes(self.sealed.read_bytes())
+        shutil.copyfile(self.sealed, changed)
         _flip(changed, self.sealed.stat().st_size // 2)
         target = self.directory / "tampered"
         done = self._run("decrypt", changed, "--as", "doctor", expected=THE_FILE)

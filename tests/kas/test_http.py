@@ -110,15 +110,15 @@ class TestRewrap:
         assert "clearance" not in body.decode()
 
     async def test_the_same_proof_twice_releases_once(self, served: Served):
-        """A proof is spent in the ledger, whichever worker sees it."""
+        """The worker that saw a proof refuses it at the door."""
         url = f"{served.origin}{REWRAP}"
         token = served.authority.token(served.holder.jkt)
         headers = served.holder.headers(url, token)
         first, _, _ = await served.rewrap(token=token, headers=headers)
         second, body, _ = await served.rewrap(token=token, headers=headers)
 
-        assert (first, second) == (200, 409)
-        assert json.loads(body)["code"] == "already_exists"
+        assert (first, second) == (200, 401)
+        assert json.loads(body)["reason"] == "invalid_dpop_proof"
         assert len(await served.world.records("release")) == 1
 
     @pytest.mark.parametrize("headers", [{"X": "y"}, {"Authorization": "Bearer x"}])

@@ -338,6 +338,23 @@ class TestProofs:
         assert found.proof is not None
         assert normal_url(url) == normal_url(ORIGIN + PATH)
 
+    async def test_refuses_a_proof_that_it_saw(self, authority: Authority):
+        """Byte for byte the same, or signed again with the same id."""
+        holder = Holder()
+        token = authority.token(holder.jkt)
+        found = callers(authority)
+        answers = []
+        for _ in range(3):
+            headers = holder.headers(ORIGIN + PATH, token, jti="once")
+            given = CIMultiDictProxy(CIMultiDict(headers))
+            try:
+                await found.authenticate("POST", PATH, given)
+                answers.append("ok")
+            except Problem as problem:
+                answers.append(problem.code)
+
+        assert answers == ["ok", "invalid_dpop_proof", "invalid_dpop_proof"]
+
     async def test_refuses_two_proofs_and_none(self, authority: Authority):
         """Exactly one proof comes with a bound token."""
         holder = Holder()
