@@ -72,6 +72,7 @@ async def measure(
     until = time.perf_counter() + seconds
 
     async def caller() -> None:
+        """Append one entry after the other."""
         while (begun := time.perf_counter()) < until:
             [outcome] = await client.append([next(source)])
             if not isinstance(outcome, Committed):

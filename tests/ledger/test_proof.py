@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -170,6 +171,13 @@ def edited(**changes: object) -> str:
     return "\n".join([lines[0], "extra " + base64.b64encode(content.encode()).decode(), *lines[2:]])
 
 
+def respelled(change: Callable[[bytes], bytes]) -> str:
+    """The text of a receipt whose extra line is spelled otherwise."""
+    lines = receipt_of(5, seen=3).text().split("\n")
+    raw = change(base64.b64decode(lines[1].removeprefix("extra ")))
+    return "\n".join([lines[0], "extra " + base64.b64encode(raw).decode(), *lines[2:]])
+
+
 TEXT = receipt_of(5, seen=3).text()
 
 
@@ -190,6 +198,10 @@ TEXT = receipt_of(5, seen=3).text()
         TEXT.replace("\n\n", "\n\n\n", 1),
         "\n".join([*TEXT.split("\n")[:1], *TEXT.split("\n")[2:]]),
         TEXT + " " * (1 << 20),
+        respelled(lambda raw: raw.replace(b",", b", ")),
+        respelled(lambda raw: raw + b" "),
+        respelled(lambda raw: b'{"v":1,' + raw[1:]),
+        respelled(lambda raw: raw.replace(b'"v":1', b'"v":1.0')),
         edited(v=2),
         edited(v=None),
         edited(record=None),

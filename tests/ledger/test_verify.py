@@ -7,13 +7,16 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from ledger.world import World, entry, fill, hiding, place_in
+from ledger.world import World, body, entry, fill, hiding, place_in
 
 from envelock_ledger.checkpoint import Checkpoint, open_checkpoint
 from envelock_ledger.errors import DamageError, LedgerError
 from envelock_ledger.merkle import leaf_hash, root_of
+from envelock_ledger.record import parse, splice
 from envelock_ledger.report import Since, verify_store
+from envelock_ledger.store import Row
 from envelock_ledger.store.sqlite import SqliteStore
+from envelock_ledger.verify import Tally
 
 SIZE = 600
 
@@ -219,6 +222,87 @@ async def test_a_log_with_a_damaged_record_does_not_start(world, copy):
     assert (caught.value.index, caught.value.column) == (412, "body")
     assert copy.exists()
     assert world.place.anchor.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE fence SET number = 1",
+        "DELETE FROM fence",
+        "UPDATE tenant SET position = 7 WHERE tenant = 'bolt'",
+        "DELETE FROM topic",
+        "UPDATE stratum SET hash = zeroblob(32) WHERE n = 1",
+        "UPDATE state SET sequenced_us = 1",
+        "INSERT INTO spent VALUES (9, NULL, x'00')",
+    ],
+)
+async def test_a_log_whose_tables_contradict_its_records_does_not_start(world, edit):
+    """A fence that was set back would revive what was revoked: the gate compares."""
+    tampered(world.place.database, edit)
+
+    with pytest.raises(DamageError, match="table"):
+        await world.start()
+
+
+def stored(**serial: object) -> Row:
+    """A second record, with other serial fields than it should have."""
+    first = Row(0, *_hashed(splice(body(id="a"), **FIRST)))
+    right = {
+        "index": 1,
+        "previous": first.leaf,
+        "sequenced_us": 6,
+        "tenant_previous": first.leaf,
+        "tenant_position": 1,
+    }
+    moves = serial.pop("moves", None)
+    raw = body(id="b", **({} if moves is None else {"moves": moves}))
+    return Row(1, *_hashed(splice(raw, **{**right, **serial})))
+
+
+def _hashed(raw: bytes) -> tuple[bytes, str, bytes]:
+    return leaf_hash(raw), parse(raw).envelope.id, raw
+
+
+FIRST = {
+    "index": 0,
+    "previous": bytes(32),
+    "sequenced_us": 5,
+    "tenant_previous": bytes(32),
+    "tenant_position": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"index": 2},
+        {"previous": bytes(32)},
+        {"sequenced_us": 4},
+        {"tenant_previous": bytes(32)},
+        {"tenant_position": 0},
+        {"tenant_position": 2},
+        {"repeats": 1},
+        {"moves": {"a": 2}},
+    ],
+)
+def test_a_record_that_a_rogue_writer_placed_is_named(wrong):
+    """Leaf and root may be right and signed: the fields inside must follow as well."""
+    tally = Tally()
+    tally.add(Row(0, *_hashed(splice(body(id="a"), **FIRST))))
+
+    with pytest.raises(DamageError) as caught:
+        tally.add(stored(**wrong))
+
+    assert (caught.value.index, caught.value.column) == (1, "body")
+
+
+def test_a_record_in_its_place_is_accepted():
+    """The same record with the right fields follows."""
+    tally = Tally()
+    tally.add(Row(0, *_hashed(splice(body(id="a"), **FIRST))))
+    tally.add(stored())
+
+    assert tally.size == 2
 
 
 async def test_the_key_of_another_log_verifies_nothing(world, copy):

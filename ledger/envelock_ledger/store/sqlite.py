@@ -226,7 +226,8 @@ class SqliteStore:
 
     def _each(self, sql: str) -> Iterator[Any]:
         with _errors(self.path):
-            yield from self._connection.execute(sql)
+            # Through `iter`, as `yield from` a cursor closes it, perhaps after its connection.
+            yield from iter(self._connection.execute(sql).fetchone, None)
 
     def _all(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         with _errors(self.path):
