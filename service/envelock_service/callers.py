@@ -16,7 +16,6 @@ from envelock_service import dpop
 from envelock_service.oidc import AccessToken, TokenVerifier, UnauthenticatedError
 from envelock_service.problem import Problem
 
-
 MAX_SEEN = 200_000  # proofs; more than one process can verify while one is young enough
 
 
