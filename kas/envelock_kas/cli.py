@@ -211,7 +211,7 @@ def _table(keys: Sequence[Mapping[str, Json]]) -> Iterable[str]:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("key", "state", "sealing", "custody", "algorithms", "record"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "key")
     for key in keys:
         algorithms = key.get("algorithms")
         named = ", ".join(map(str, algorithms)) if isinstance(algorithms, list) else ""

@@ -2,8 +2,10 @@
 
 import os
 import pty
+import signal
 import stat
 import subprocess
+import time
 import tomllib
 
 import pytest
@@ -336,6 +338,30 @@ def test_a_closed_pipe_is_quiet(shell):
     assert listing.stderr.read() == b""
     listing.stderr.close()
     listing.wait(20)
+
+
+def test_an_interrupt_is_exit_130(shell):
+    """Ctrl-C while something is read: no traceback, no file."""
+    waiting = subprocess.Popen(
+        [*shell.program, *f"encrypt - -o x.tdf --as doctor --attr {SECRET}".split()],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=shell.directory,
+        env=shell.full_environment,
+    )
+    deadline = time.monotonic() + 20
+    while not list(shell.directory.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    waiting.send_signal(signal.SIGINT)
+    said = waiting.stderr.read()
+    waiting.wait(20)
+    waiting.stdin.close()
+    waiting.stderr.close()
+
+    assert waiting.returncode == 130
+    assert said.strip() == b""
+    assert list(shell.directory.iterdir()) == []
 
 
 def on_a_terminal(shell, line, stdin=b""):

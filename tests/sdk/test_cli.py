@@ -217,6 +217,7 @@ class TestErrors:
             (errors.ReceiptError("m"), 6, "error"),
             (FileNotFoundError(2, "No such file", "f"), 2, "error"),
             (ModuleNotFoundError("m", name="pkcs11"), 2, "error"),
+            (ConnectionRefusedError(111, "Connection refused"), 5, "error"),
         ],
     )
     def test_exit_codes(self, error, code, word):

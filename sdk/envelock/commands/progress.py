@@ -27,7 +27,12 @@ def shown(console: Console, verb: str, size: int | None) -> Iterator[Progress | 
     )
     from rich.progress import Progress as Bar  # noqa: PLC0415 as above
 
-    columns = (TextColumn(verb), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (
+        TextColumn(verb),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+    )
     with Bar(*columns, console=Terminal(stderr=True), transient=True) as bar:
         task = bar.add_task(verb, total=size)
         yield partial(_advance, bar.update, task)

@@ -16,7 +16,7 @@ from envelock.commands.console import as_json, write_line
 from envelock.errors import DeniedError
 from envelock_formats.printable import printable
 
-UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
+UNEXPECTED, USAGE, UNAVAILABLE, INTERRUPTED = 1, 2, 5, 130
 DEBUG = "ENVELOCK_DEBUG"
 _OPTIONAL = "pip install 'envelock[all]'"
 _HINTS = {
@@ -65,6 +65,9 @@ def ending_of(error: BaseException) -> Ending:
             return _usage(error)
         case ModuleNotFoundError(name=str(name)) if not name.startswith("envelock"):
             return Ending(USAGE, "not_installed", f"this needs the package {name}", _OPTIONAL)
+        case ConnectionError() | TimeoutError():
+            message = f"no answer: {error.strerror or type(error).__name__}"
+            return Ending(UNAVAILABLE, "unavailable", message, "is the server running? try again")
         case OSError() if error.errno is not None:
             return _file(error)
     exit_code = getattr(error, "exit_code", None)
