@@ -1,25 +1,16 @@
 """Records as lines for people. Text of others is escaped; hidden fields stay hidden."""
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from envelock_formats import canonical
 from envelock_formats.canonical import Json
+from envelock_formats.printable import printable
 from envelock_ledger.record import Record
 
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, bidi marks, surrogates, line ends
 _MICROSECONDS = 1_000_000
 _SHORT = 12  # characters of an object id in a list
 _HIDDEN = 4  # hex digits of a commitment, enough to tell two apart
-
-
-def printable(text: str) -> str:
-    """Escape what would move the cursor or turn the direction of writing."""
-    return "".join(
-        f"\\u{{{ord(letter):x}}}" if unicodedata.category(letter) in _UNSAFE else letter
-        for letter in text
-    )
 
 
 def second(time_us: int) -> str:

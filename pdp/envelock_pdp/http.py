@@ -23,11 +23,11 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from envelock_formats.canonical import Json
+from envelock_formats.printable import printable
 from envelock_pdp import NotInForceError, QuestionError
 from envelock_pdp.askers import Callers, Tokens, bearer, verify_askers
 from envelock_pdp.attributes import Definition
 from envelock_pdp.decide import Asker, Decided, Decider, Verdict
-from envelock_pdp.display import shown
 from envelock_pdp.inforce import InForce, Policies
 from envelock_pdp.question import Questions, read_questions
 from envelock_service.problem import STATUS, Problem
@@ -165,7 +165,7 @@ async def _known_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except QuestionError as error:
-        raise Problem("malformed_request", shown(str(error))) from error
+        raise Problem("malformed_request", printable(str(error))) from error
     except NotInForceError as error:
         raise Problem("policy_stale") from error
 

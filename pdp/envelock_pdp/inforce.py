@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envelock_formats.framing import b64url
+from envelock_formats.printable import printable
 from envelock_pdp import BundleError, EpochsUnavailableError, NotInForceError, RollbackError
-from envelock_pdp.display import shown
 from envelock_pdp.epochs import Epochs
 from envelock_pdp.evaluate import Bundle
 from envelock_pdp.folder import Signature, find_bundles, load_bundle, signature
@@ -80,7 +80,7 @@ class Policies:
         for slot in self._slots.values():
             if slot.in_force is not None and slot.in_force.bundle.tenant == tenant:
                 return slot.in_force
-        raise NotInForceError(f"no bundle is in force for tenant {shown(tenant[:100])}")
+        raise NotInForceError(f"no bundle is in force for tenant {printable(tenant[:100])}")
 
     def owner(self, namespaces: Iterable[str]) -> str | None:
         """The one tenant whose bundle in force has all *namespaces*; None when there is none."""
@@ -113,7 +113,7 @@ class Policies:
         except BundleError as error:
             if str(error) != self._trouble:
                 self._trouble = str(error)
-                self._say(f"policies: {shown(str(error))}")
+                self._say(f"policies: {printable(str(error))}")
         for slot in list(self._slots.values()):
             await self._refresh(slot)
 
@@ -161,7 +161,8 @@ class Policies:
             return
         except EpochsUnavailableError as error:
             if slot.wait == 1:
-                self._say(f"policy {self._name(slot)}: waits for its epoch: {shown(str(error))}")
+                reason = printable(str(error))
+                self._say(f"policy {self._name(slot)}: waits for its epoch: {reason}")
             slot.in_force, slot.kept = None, slot.in_force or slot.kept
             slot.wait = min(2 * slot.wait, MAX_WAIT)
             slot.polls_left = slot.wait
@@ -191,10 +192,10 @@ class Policies:
 
     def _keep(self, slot: _Slot, problem: str) -> None:
         state = f"epoch {slot.in_force.epoch} kept" if slot.in_force else "not in force"
-        self._say(f"policy {self._name(slot)}: {state}: {shown(problem)}")
+        self._say(f"policy {self._name(slot)}: {state}: {printable(problem)}")
 
     def _name(self, slot: _Slot) -> str:
-        return slot.tenant or shown(slot.path.name)
+        return slot.tenant or printable(slot.path.name)
 
 
 def _signature(path: Path) -> Signature:

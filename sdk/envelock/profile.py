@@ -86,7 +86,7 @@ def config_directory(environment: Mapping[str, str]) -> Path:
 def load_profile(
     name: str | Path | None, environment: Mapping[str, str], data: Path | None = None
 ) -> Profile:
-    """Find the profile, the environment laid over it.
+    """Find the profile; the environment lies over it unless the profile was named in an argument.
 
     Args:
         name: A name, or the path of a file; None for `ENVELOCK_PROFILE`, then `default`.
@@ -107,7 +107,8 @@ def load_profile(
         values = tomllib.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"profile {file}: {error}") from error
-    return Profile(_values(values | overrides, str(file)), file.stem, file)
+    laid = values | overrides if name is None else overrides | values
+    return Profile(_values(laid, str(file)), file.stem, file)
 
 
 def list_profiles(environment: Mapping[str, str], data: Path | None = None) -> list[str]:

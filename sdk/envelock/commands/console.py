@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,6 +17,9 @@ from envelock_formats.printable import printable
 if TYPE_CHECKING:
     from envelock.client import Client
     from envelock_formats.canonical import Json
+
+
+OPERATOR = "operator"  # the profile that keys are operated on with, unless another is chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,9 @@ class Console:
         return Client(profile=load_profile(self.profile, os.environ, self.data).file)
 
     def operate(self, method: str, path: str, body: "Mapping[str, Json]") -> "dict[str, Json]":
-        """Call the operators' API as the chosen profile, and return its answer.
+        """Call the operators' API, and return its answer.
+
+        Where no profile was chosen it is `operator`, if there is one.
 
         Args:
             method: `GET` or `POST`.
@@ -82,8 +87,18 @@ class Console:
         """
         from envelock.commands.operating import operate  # noqa: PLC0415 as above
 
-        with self.client() as client:
+        with self._operator().client() as client:
             return operate(client, method, path, body)
+
+    def _operator(self) -> "Console":
+        from envelock.profile import list_profiles  # noqa: PLC0415 as above
+
+        chosen = (
+            self.profile or os.environ.get("ENVELOCK_PROFILE") or os.environ.get("ENVELOCK_URL")
+        )
+        if chosen or OPERATOR not in list_profiles(os.environ, self.data):
+            return self
+        return replace(self, profile=OPERATOR)
 
     def object_ids(self, path: Path) -> list[str]:
         """Every id under which the ledger may know the sealed file at *path*; nothing is verified.
