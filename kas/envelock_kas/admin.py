@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from envelock_formats.canonical import Json
+from envelock_formats.framing import from_b64url
 from envelock_formats.keyid import KeyPath
 from envelock_formats.request import Caller
 from envelock_kas.errors import StaleError, TransitionError
@@ -87,19 +88,21 @@ class Administration:
             TransitionError: The tenant is no tenant's name, or a namespace is another tenant's.
             StaleError: Others kept moving the epoch.
             LedgerError: The ledger did not answer.
+            FormatError: The digest is not base64url.
         """
         KeyPath(announced.tenant)
+        bundle = from_b64url(announced.bundle).hex()  # as every digest in a record
         for _ in range(_ATTEMPTS):
             await self._projection.catch_up()
             self._require_free(announced.tenant, announced.namespaces)
             state = self._projection.policy(announced.tenant)
-            if state is not None and state.current.bundle == announced.bundle:
+            if state is not None and state.current.bundle == bundle:
                 return Epoch(state.current.epoch, state.index)
-            if state is not None and announced.bundle in state.earlier and not announced.confirm:
+            if state is not None and bundle in state.earlier and not announced.confirm:
                 raise RollbackError(announced.bundle)
             number = (state.current.epoch if state is not None else 0) + 1
             fields: dict[str, Json] = {
-                "bundle": announced.bundle,
+                "bundle": bundle,
                 "confirmed": announced.confirm,
                 "namespaces": list(announced.namespaces),
                 "sharing": list(announced.sharing),

@@ -26,7 +26,7 @@ STANDING_TOPIC = "standing"
 
 
 class PolicyChange(msgspec.Struct, frozen=True):
-    """What a `policy.change` record states of a tenant's bundle."""
+    """What a `policy.change` record states of a tenant's bundle; `bundle` is its digest in hex."""
 
     tn: str
     bundle: str
