@@ -9,7 +9,6 @@ them, and their shortest spelling is where implementations differ.
 """
 
 import json
-import re
 from typing import NoReturn, TypeAlias, TypeVar
 
 import msgspec
@@ -22,7 +21,6 @@ T = TypeVar("T")
 
 MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 16
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)  # strings are stepped over
 
 
 class CanonicalError(FormatError):
@@ -42,13 +40,14 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = 1 << 20) 
     """
     if len(text) > max_bytes:
         raise CanonicalError(f"JSON of {len(text)} bytes, at most {max_bytes} are read")
-    _refuse_depth(text, max_depth)
     try:
         value: Json = _DECODER.decode(text.decode())
         if b"\\u" in text:
             _refuse_surrogates(value)
     except (ValueError, RecursionError) as error:
         raise CanonicalError("not strict JSON") from error
+    if text.count(b"[") + text.count(b"{") > max_depth:  # else none can be deeper
+        _refuse_depth(value, max_depth)
     return value
 
 
@@ -102,7 +101,8 @@ def encode(value: Json) -> bytes:
 def _writable(value: Json) -> Json:
     """Check *value* and order its names as RFC 8785 section 3.2.3 does, by UTF-16 code units."""
     if isinstance(value, dict):
-        names = sorted(value, key=_utf16)
+        # Code points sort as UTF-16 units do while all of them are ASCII.
+        names = sorted(value) if "".join(value).isascii() else sorted(value, key=_utf16)
         return {name: _writable(value[name]) for name in names}
     if isinstance(value, (list, tuple)):  # structs turned into builtins hold tuples
         return [_writable(item) for item in value]
@@ -115,19 +115,15 @@ def _utf16(name: str) -> bytes | str:
     return name.encode("utf-16-be")
 
 
-def _refuse_depth(text: bytes, max_depth: int) -> None:
-    if text.count(b"[") + text.count(b"{") <= max_depth:
-        return  # not that many brackets in all, so none can be deeper
-    depth = 0
-    # SECURITY: the possessive `*+` keeps this linear where a string is never closed.
-    for found in _BRACKETS.finditer(text):
-        token = found[0]
-        if token in (b"[", b"{"):
-            depth += 1
-            if depth > max_depth:
-                raise CanonicalError(f"JSON nested deeper than {max_depth}")
-        elif token in (b"]", b"}"):
-            depth -= 1
+def _refuse_depth(value: Json, left: int) -> None:
+    """Refuse containers nested deeper than *left*; the parser's own recursion is bounded too."""
+    if not isinstance(value, (dict, list)):
+        return
+    if not left:
+        raise CanonicalError("JSON nested too deep")
+    for member in value.values() if isinstance(value, dict) else value:
+        if isinstance(member, (dict, list)):
+            _refuse_depth(member, left - 1)
 
 
 def _refuse_surrogates(value: Json) -> None:
