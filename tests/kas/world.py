@@ -40,6 +40,7 @@ from envelock_formats.wire import (
 )
 from envelock_formats.wrap import open_answer, p256_from_pem, public_pem, wrap_ec
 from envelock_kas.admin import Announcement
+from envelock_kas.custody import Custody
 from envelock_kas.custody.local import LocalCustody
 from envelock_kas.errors import PdpUnavailableError
 from envelock_kas.keys.lifecycle import Actor
@@ -418,13 +419,20 @@ class Opened:
 
 @asynccontextmanager
 async def running_world(
-    folder: Path, callers: Callers | None = None, **settings: object
+    folder: Path,
+    callers: Callers | None = None,
+    custody: Custody | None = None,
+    **settings: object,
 ) -> AsyncIterator[World]:
-    """A world in *folder*, with a bundle in force for the tenant `clinic`."""
+    """A world in *folder*, with a bundle in force for the tenant `clinic`.
+
+    Without a *custody* of the test's own, keys lie in files and their operations are counted.
+    """
     place = Place(folder / "ledger", folder / "anchor" / "ledger.anchor", folder / "ledger.pem")
     signer = found(place, os.urandom)
     ledger = await Writer.start(place, signer, lambda: time.time_ns() // 1000)
-    custody, pdp = CountingCustody(folder / "keys"), ScriptedPdp()
+    counting, pdp = CountingCustody(folder / "keys"), ScriptedPdp()
+    used = custody or counting
     tokens = TokenVerifier(CallerSettings(), time.time, time.monotonic)
     now = Clock()
     parts = Parts(
@@ -434,8 +442,8 @@ async def running_world(
         pdp=pdp,
         pdp_keys=pdp,
         callers=callers or Callers(tokens, [], time.time),
-        custodies={"local": custody},
-        custody="local",
+        custodies={used.name: used},
+        custody=used.name,
         grace_seconds=90 * 86_400,
         configuration={},
         clock=now,
@@ -443,7 +451,7 @@ async def running_world(
         subject_secret=bytes(32),
     )
     worker = Worker(parts)
-    world = World(now, ledger, str(signer.verifier), custody, pdp, worker, parts)
+    world = World(now, ledger, str(signer.verifier), counting, pdp, worker, parts)
     try:
         async with worker.running(keeper=False):
             bundle = Announcement("clinic", b64url(bytes(32)), ("clinic.example",))
