@@ -27,7 +27,7 @@ def test_a_name_covers_what_was_signed_and_not_the_signature():
 
 
 def test_a_signature_that_proves_nothing_gives_no_new_name():
-    """With an unbound token the signature is not verified; other bytes there are no other request."""
+    """The signature under an unbound token is not verified; other bytes there name nothing new."""
     token = signed(ec.generate_private_key(ec.SECP256R1()))
     other = f"{token.rpartition('.')[0]}.{b64url(bytes(64))}"
 
