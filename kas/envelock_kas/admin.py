@@ -121,7 +121,8 @@ class Administration:
         Raises:
             TransitionError: It already is so.
         """
-        fence = subject_fence(self._subject_secret, subject.issuer, subject.subject)
+        names = (subject.tenant, subject.issuer, subject.subject)
+        fence = subject_fence(self._subject_secret, *names)
         return await self._set("subject.revoke", subject.tenant, fence, standing, actor)
 
     async def set_tenant(self, tenant: str, standing: Standing, actor: Actor) -> int:

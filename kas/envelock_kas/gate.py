@@ -134,7 +134,7 @@ class Gate:
     def _who(self, context: Context) -> list[str]:
         caller = context.caller
         return [
-            subject_fence(self.subject_secret, caller.issuer, caller.subject),
+            subject_fence(self.subject_secret, caller.tenant, caller.issuer, caller.subject),
             tenant_fence(context.owner),
             tenant_fence(caller.tenant),
         ]

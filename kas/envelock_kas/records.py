@@ -97,9 +97,14 @@ def uuid7(milliseconds: int, entropy: bytes) -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
-def subject_fence(secret: bytes, issuer: str, subject: str) -> str:
-    """The ledger's name for a subject: an HMAC, so that the ledger names nobody."""
-    named = framed("envelock/subject/v1", issuer.encode(), subject.encode())
+def subject_fence(secret: bytes, tenant: str, issuer: str, subject: str) -> str:
+    """The ledger's name for a subject at home in *tenant*: an HMAC, so the ledger names nobody.
+
+    The tenant is in it because an operator shuts out, and lets in, the subjects of one tenant only,
+    while several tenants may share an issuer.
+    """
+    parts = (part.encode() for part in (tenant, issuer, subject))
+    named = framed("envelock/subject/v1", *parts)
     return "subject:" + hmac.digest(secret, named, hashlib.sha256).hex()[:32]
 
 

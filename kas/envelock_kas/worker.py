@@ -74,6 +74,7 @@ class Worker:
             ledger=ledger,
             projection=self.projection,
             scribe=self._scribe,
+            log=parts.ledger_key.name,
             custodies=parts.custodies,
             custody=parts.custody,
             grace_seconds=parts.grace_seconds,

@@ -150,13 +150,23 @@ class TestChanging:
         """What a crash left behind goes, but never what is just being recorded."""
         lifecycle = world.worker.lifecycle
         await lifecycle.create(path(KEY), "offline", OPERATOR)
-        await world.custody.make("clinic:lost:v1@00", ["aes:256"])
+        log = world.ledger_key.partition("+")[0]
+        await world.custody.make(f"{log}~clinic:lost:v1@00", ["aes:256"])
         await lifecycle.sweep(OPERATOR)
         young = len(await world.custody.handles())
         world.now.ahead = 3700
         await lifecycle.sweep(OPERATOR)
 
         assert (young, len(await world.custody.handles())) == (3, 2)
+
+    async def test_material_of_another_deployment_is_left_alone(self, world: World):
+        """Two deployments may share a token; neither collects the other's keys."""
+        [other] = await world.custody.make("envelock-other~clinic:x:v1@00", ["aes:256"])
+        await world.worker.lifecycle.sweep(OPERATOR)
+        world.now.ahead = 7200
+        await world.worker.lifecycle.sweep(OPERATOR)
+
+        assert await world.custody.handles() == [other.handle]
 
     async def test_cancelling_a_suspended_key_leaves_it_suspended(self, world: World):
         """What was set aside comes back in order."""

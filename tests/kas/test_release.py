@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -436,6 +437,18 @@ class TestStanding:
         with pytest.raises(Problem, match="access_denied"):
             await world.request(doctor, sealed).send(other)
         assert (await world.records("denied"))[0]["rsn"] == "subject revoked"
+
+    async def test_operators_shut_out_subjects_of_their_own_tenant_only(self, world: World):
+        """Another tenant's operator can neither let in nor shut out, though they share an issuer."""
+        sealed, doctor = await world.seal(), world.person("doctor")
+        administration = world.worker.surface.administration
+        await administration.set_subject(doctor.caller, "shut", OPERATOR)
+        foreign = replace(doctor.caller, tenant="globex")
+        await administration.set_subject(foreign, "shut", OPERATOR)
+        await administration.set_subject(foreign, "open", OPERATOR)
+
+        with pytest.raises(Problem, match="access_denied"):
+            await world.request(doctor, sealed).send()
 
     async def test_a_closed_tenant_gets_nothing(self, world: World):
         """A closed tenant's objects and callers are shut out until it is opened again."""

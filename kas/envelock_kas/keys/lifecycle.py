@@ -60,7 +60,10 @@ class Changed:
 
 
 class Lifecycle:
-    """Makes, rotates, suspends and destroys keys."""
+    """Makes, rotates, suspends and destroys keys.
+
+    Material is labelled with *log*, the name of the ledger that records it.
+    """
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Lifecycle:
         ledger: Ledger,
         projection: Projection,
         scribe: Scribe,
+        log: str,
         custodies: Mapping[str, Custody],
         custody: str,
         grace_seconds: int,
@@ -77,6 +81,7 @@ class Lifecycle:
         self._ledger = ledger
         self._projection = projection
         self._scribe = scribe
+        self._log = log
         self._custodies = custodies
         self._custody = custody
         self._grace_seconds = grace_seconds
@@ -185,6 +190,11 @@ class Lifecycle:
         await self._destroy_material()
         return changed
 
+    @property
+    def _mark(self) -> str:
+        """How labels of this deployment's material begin."""
+        return f"{self._log}~"
+
     async def _destroy_material(self) -> None:
         existing = {
             (name, handle)
@@ -204,7 +214,9 @@ class Lifecycle:
             if version.state is State.DESTROYED
         }
         now = self._clock()
-        strays = existing - kept - gone
+        # Other deployments may keep keys in the same place: only material of this log is a stray.
+        unknown = existing - kept - gone
+        strays = {stray for stray in unknown if stray[1].startswith(self._mark)}
         self._strays = {stray: self._strays.get(stray, now) for stray in strays}
         old = {stray for stray, since in self._strays.items() if now - since > STRAY_SECONDS}
         for custody, handle in (existing & gone) | old:
@@ -223,7 +235,7 @@ class Lifecycle:
         self._require_open_above(path)
         key_id = KeyId(path, len(registry.versions(path)) + 1)
         custody = self._custodies[self._custody]
-        label = f"{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
+        label = f"{self._mark}{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
         made = await custody.make(label, _ALGORITHMS[wraps])
         version = KeyVersion(
             path=path.text,
