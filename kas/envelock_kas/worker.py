@@ -18,7 +18,7 @@ from envelock_kas.gate import Gate
 from envelock_kas.guard import Guard
 from envelock_kas.http import Surface, application, internal_application
 from envelock_kas.issue import Issue
-from envelock_kas.keys.lifecycle import Actor, Lifecycle
+from envelock_kas.keys.lifecycle import Actor, Keeping, Lifecycle
 from envelock_kas.keys.registry import RegistryError
 from envelock_kas.ledger import Ledger
 from envelock_kas.naming import Naming
@@ -74,10 +74,9 @@ class Worker:
             ledger=ledger,
             projection=self.projection,
             scribe=self._scribe,
-            log=parts.ledger_key.name,
-            custodies=parts.custodies,
-            custody=parts.custody,
-            grace_seconds=parts.grace_seconds,
+            keeping=Keeping(
+                parts.custodies, parts.custody, parts.grace_seconds, parts.ledger_key.name
+            ),
             clock=clock,
             entropy=parts.entropy,
         )

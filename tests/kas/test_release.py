@@ -439,7 +439,7 @@ class TestStanding:
         assert (await world.records("denied"))[0]["rsn"] == "subject revoked"
 
     async def test_operators_shut_out_subjects_of_their_own_tenant_only(self, world: World):
-        """Another tenant's operator can neither let in nor shut out, though they share an issuer."""
+        """Another tenant's operator neither lets in nor shuts out, though they share an issuer."""
         sealed, doctor = await world.seal(), world.person("doctor")
         administration = world.worker.surface.administration
         await administration.set_subject(doctor.caller, "shut", OPERATOR)

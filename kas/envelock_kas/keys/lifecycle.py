@@ -59,11 +59,22 @@ class Changed:
     record: int
 
 
-class Lifecycle:
-    """Makes, rotates, suspends and destroys keys.
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where key material is kept, and for how long after its destruction was scheduled.
 
-    Material is labelled with *log*, the name of the ledger that records it.
+    Material is made in the custody named *fresh*, and labelled with *log*, the name of the ledger
+    that records it.
     """
+
+    custodies: Mapping[str, Custody]
+    fresh: str
+    grace_seconds: int
+    log: str
+
+
+class Lifecycle:
+    """Makes, rotates, suspends and destroys keys."""
 
     def __init__(
         self,
@@ -71,20 +82,14 @@ class Lifecycle:
         ledger: Ledger,
         projection: Projection,
         scribe: Scribe,
-        log: str,
-        custodies: Mapping[str, Custody],
-        custody: str,
-        grace_seconds: int,
+        keeping: Keeping,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
     ) -> None:
         self._ledger = ledger
         self._projection = projection
         self._scribe = scribe
-        self._log = log
-        self._custodies = custodies
-        self._custody = custody
-        self._grace_seconds = grace_seconds
+        self._keeping = keeping
         self._clock = clock
         self._entropy = entropy
         self._strays: dict[tuple[str, str], float] = {}  # material without a record, since when
@@ -162,7 +167,7 @@ class Lifecycle:
             listed = ", ".join(str(child) for child in children[:5])
             raise TransitionError(f"keys lie below {path}: {listed}; say so with --below")
         paths = [path, *children]
-        now = int(self._clock()) + self._grace_seconds
+        now = int(self._clock()) + self._keeping.grace_seconds
         moved = [
             target
             for found in paths
@@ -193,12 +198,12 @@ class Lifecycle:
     @property
     def _mark(self) -> str:
         """How labels of this deployment's material begin."""
-        return f"{self._log}~"
+        return f"{self._keeping.log}~"
 
     async def _destroy_material(self) -> None:
         existing = {
             (name, handle)
-            for name, custody in self._custodies.items()
+            for name, custody in self._keeping.custodies.items()
             for handle in await custody.handles()
         }
         kept = {
@@ -220,7 +225,7 @@ class Lifecycle:
         self._strays = {stray: self._strays.get(stray, now) for stray in strays}
         old = {stray for stray, since in self._strays.items() if now - since > STRAY_SECONDS}
         for custody, handle in (existing & gone) | old:
-            await self._custodies[custody].destroy(handle)
+            await self._keeping.custodies[custody].destroy(handle)
 
     async def _add(
         self,
@@ -234,7 +239,7 @@ class Lifecycle:
         registry = self._projection.registry
         self._require_open_above(path)
         key_id = KeyId(path, len(registry.versions(path)) + 1)
-        custody = self._custodies[self._custody]
+        custody = self._keeping.custodies[self._keeping.fresh]
         label = f"{self._mark}{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
         made = await custody.make(label, _ALGORITHMS[wraps])
         version = KeyVersion(
@@ -243,7 +248,7 @@ class Lifecycle:
             number=1,
             state=State.ACTIVE,
             wraps=wraps,
-            custody=self._custody,
+            custody=self._keeping.fresh,
             keys=tuple(_material(key) for key in made),
         )
         fresh = [found for found in (*beside, version) if found.number == 1]
@@ -328,7 +333,7 @@ class Lifecycle:
             number=1,
             state=State.ACTIVE,
             wraps=wraps,
-            custody=self._custody,
+            custody=self._keeping.fresh,
         )
 
 
