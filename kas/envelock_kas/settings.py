@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from envelock_kas.guard import GuardSettings
-from envelock_kas.keys.template import check_template
+from envelock_kas.keys.template import TemplateError, check_template
 from envelock_service.settings import SettingsError
 
 DAY_SECONDS = 86_400
@@ -37,7 +37,10 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guard: GuardSettings = GuardSettings()
 
     def __post_init__(self) -> None:
-        check_template(self.template)
+        try:
+            check_template(self.template)
+        except TemplateError as error:
+            raise ValueError(f"template: {error}") from error
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
             raise ValueError(f"url: {self.url!r} is not an http(s) URL")

@@ -131,21 +131,22 @@ class Deployment:
         ledger_key = str(
             (await self._child("ledger", "envelock_ledger", "--data", data))["ledger_key"]
         )
-        issuer = await self._start_issuer(stack)
+        settings = self._directory.settings
+        environment = section(settings, "deployment", DeploymentSettings).environment
+        production = environment == "production"
+        issuer = "" if production else await self._start_issuer(stack, environment)
         address = _reserved(stack, self._options.listen)
         pdp_address = _free_address()
-        environment = {
-            DEVELOPMENT_ISSUER: issuer,
-            "ENVELOCK_PDP_URL": f"http://{pdp_address}",
-        }
+        told = {DEVELOPMENT_ISSUER: issuer, "ENVELOCK_PDP_URL": f"http://{pdp_address}"}
         for number in range(self._options.workers):
             arguments = ("--worker", str(number), "--listen", address, "--ledger-key", ledger_key)
             name = f"kas-{number}"
-            await self._child(name, "envelock_kas", "--data", data, *arguments, env=environment)
+            await self._child(name, "envelock_kas", "--data", data, *arguments, env=told)
         policies = ("--policies", str(self._options.policies), "--listen", pdp_address)
-        pdp = await self._child("pdp", "envelock_pdp", "--data", data, *policies, env=environment)
-        people = self._directory.identities(self._options.policies)
-        self._directory.write_profiles(people, f"http://{address}", ledger_key)
+        pdp = await self._child("pdp", "envelock_pdp", "--data", data, *policies, env=told)
+        if not production:
+            people = self._directory.identities(self._options.policies)
+            self._directory.write_profiles(people, f"http://{address}", ledger_key)
         self._announce(f"http://{address}", issuer, str(pdp.get("url")), ledger_key)
 
     async def _child(
@@ -155,11 +156,9 @@ class Deployment:
         self._children.append(child)
         return dict(await child.start())
 
-    async def _start_issuer(self, stack: contextlib.AsyncExitStack) -> str:
+    async def _start_issuer(self, stack: contextlib.AsyncExitStack, environment: str) -> str:
         """Serve development tokens from this process, on a loopback port of its own."""
-        settings = self._directory.settings
-        callers = section(settings, "callers", CallerSettings)
-        environment = section(settings, "deployment", DeploymentSettings).environment
+        callers = section(self._directory.settings, "callers", CallerSettings)
         require_development(environment, LOOPBACK)
         bound = socket.create_server((LOOPBACK, 0))
         url = f"http://{LOOPBACK}:{bound.getsockname()[1]}"
