@@ -144,7 +144,7 @@ def policies() -> dict[str, Cases]:
         "mappings.json": "[]",
         "rules/treatment.json": rule,
     }
-    uncovered = {"people.json": "{}", "cases/a.json": "[]", "rules/.a.json.swp": "", "README": ""}
+    uncovered = {"people.json": "{}", "cases/a.json": "[]", "rules/.a.json": "", "README": ""}
     return {
         "policy": {
             "one attribute": POLICY,
