@@ -120,11 +120,8 @@ class Log:
 
     seed: bytes  # of the log key
     origin: str
-    verifier_key: str
     records: list[bytes]
     openings: dict[str, tuple[Opening, ...]]  # by record id
-    receipt: Receipt  # of the release, from the size 2 on
-    anchor: str  # the file
 
 
 class Teller:
@@ -278,10 +275,5 @@ async def told(rsa_pem: str) -> Log:
             await step()
         size = await writer.size()
         records = await writer.records(0, size)
-        receipt = await writer.prove(3, 2)
         await writer.aclose()
-        anchor = place.anchor.read_text("ascii")
-    return Log(
-        seed, signer.verifier.name, str(signer.verifier), records, teller.ledger.openings,
-        receipt, anchor,
-    )  # fmt: skip
+    return Log(seed, signer.verifier.name, records, teller.ledger.openings)
