@@ -10,6 +10,7 @@ from typing import Self
 
 from envelock_formats.errors import FormatError
 
+MAX_PART = 128  # characters
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*\Z")
 _TOKEN = re.compile(r"[a-z0-9](?:[a-z0-9_.-]*[a-z0-9])?\Z")
 _FQN = re.compile(r"https://([^/]+)/attr/([^/]+)/value/([^/]+)\Z")
@@ -28,8 +29,11 @@ class AttributeValue:
     value: str
 
     def __post_init__(self) -> None:
-        if not _NAMESPACE.match(self.namespace) or not (
-            _TOKEN.match(self.name) and _TOKEN.match(self.value)
+        too_long = max(map(len, (self.namespace, self.name, self.value))) > MAX_PART
+        if (
+            too_long
+            or not _NAMESPACE.match(self.namespace)
+            or not (_TOKEN.match(self.name) and _TOKEN.match(self.value))
         ):
             raise AttributeNameError(
                 f"attribute {self.short[:200]!r}: expected NAMESPACE/NAME=VALUE in lower case"
@@ -53,7 +57,7 @@ class AttributeValue:
     @classmethod
     def parse_fqn(cls, text: str) -> Self:
         """Read a fully qualified name; upper case is folded, as other clients write it."""
-        found = _FQN.match(text.lower())
+        found = _FQN.match(text.lower()) if text.isascii() else None  # other letters fold to ASCII
         if found is None:
             raise AttributeNameError(
                 f"attribute {text[:200]!r}: expected https://NAMESPACE/attr/NAME/value/VALUE"

@@ -21,6 +21,8 @@ from envelock_formats.errors import FormatError
 from envelock_formats.framing import b64url, digest, from_b64
 
 MAX_PEM = 4096
+MIN_RSA_BITS = 2048
+MAX_RSA_BITS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def key_sha256(der: bytes) -> bytes:
 
 
 def spki_from_pem(pem: str) -> bytes:
-    """Read a PEM public key, P-256 or RSA of at least 2048 bits, as DER SubjectPublicKeyInfo.
+    """Read a PEM public key, P-256 or RSA of 2048 to 4096 bits, as DER SubjectPublicKeyInfo.
 
     Raises:
         FormatError: Not such a key. Compressed points and explicit parameters are written anew, so
@@ -76,11 +78,18 @@ def spki_from_pem(pem: str) -> bytes:
         key = load_pem_public_key(pem.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise FormatError("not a PEM public key") from error
-    strong_rsa = isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048  # noqa: PLR2004 bits
+    strong_rsa = isinstance(key, rsa.RSAPublicKey) and _usable(key)
     p256 = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
     if len(pem) > MAX_PEM or not (strong_rsa or p256):
-        raise FormatError("public key must be P-256 or RSA of at least 2048 bits")
+        raise FormatError("public key must be P-256, or RSA of 2048 to 4096 bits")
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _usable(key: rsa.RSAPublicKey) -> bool:
+    """Whether shares can be sealed to an RSA key at a bounded cost."""
+    numbers = key.public_numbers()
+    ordinary = numbers.n % 2 == 1 and numbers.e in range(65537, 2**32, 2)
+    return ordinary and MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS
 
 
 def request_digest(

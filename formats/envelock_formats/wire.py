@@ -20,6 +20,7 @@ from envelock_formats.tdf.keyaccess import KeyAccess
 MAX_REQUEST_TOKEN = 4 * 1024 * 1024
 MAX_OBJECTS = 100
 MAX_KEYS_OF_OBJECT = 20
+MAX_KEYS = 120  # of a request, so that its record holds a row for each
 MAX_DATA_KEYS = 100
 NONCE_SIZE = 16
 _MAX_LIFETIME_SECONDS = 3 * 3600
@@ -204,6 +205,8 @@ def read_rewrap(body: bytes) -> RewrapBody:
         if not 1 <= len(entry.keyAccessObjects) <= MAX_KEYS_OF_OBJECT:
             raise WireError(f"keyAccessObjects: 1 to {MAX_KEYS_OF_OBJECT} in an object")
         _require_distinct([key.keyAccessObjectId for key in entry.keyAccessObjects], "object id")
+    if sum(len(entry.keyAccessObjects) for entry in asked.requests) > MAX_KEYS:
+        raise WireError(f"keyAccessObjects: at most {MAX_KEYS} in a request")
     _require_same_older_form(asked)
     return asked
 

@@ -154,7 +154,9 @@ class Administration:
         body, openings = self._scribe.write(
             move.typ, move.tenant, actor.origin, actor.caller, fields
         )
-        outcome = (await self._ledger.append([Entry(body, openings, actor.proof)]))[0]
+        judged = {name: number for name, number in actor.judged.items() if name != move.fence}
+        entry = Entry(body, openings, actor.proof, judged)
+        outcome = (await self._ledger.append([entry]))[0]
         return outcome.receipt.index if isinstance(outcome, Committed) else None
 
     def _require_free(self, tenant: str, namespaces: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from envelock_formats.request import (
     policy_sha256,
     spki_from_pem,
 )
-from envelock_formats.tdf.keyaccess import KeyAccess, keys_sha256, object_id
+from envelock_formats.tdf.keyaccess import KeyAccess, keys_sha256
 from envelock_formats.tdf.policy import Policy, parse_policy
 from envelock_formats.wire import ObjectEntry, RewrapBody, WireError, read_rewrap
 from envelock_formats.wrap import WRAPPED
@@ -97,10 +97,11 @@ def _object(entry: ObjectEntry) -> AskedObject:
     online = [key.online for key in keys if key.online is not None]
     if online and len(keys) > 1:
         raise WireError("an online wrap stands alone in its object")
+    digest = keys_sha256(entry.keys)
     requested = RequestedObject(
-        id=online[0].id if online else object_id(entry.keys),
+        id=online[0].id if online else f"sha256:{digest.hex()}",
         policy_sha256=policy_sha256(entry.policy.body),
-        keys_sha256=keys_sha256(entry.keys),
+        keys_sha256=digest,
     )
     return AskedObject(entry, parse_policy(entry.policy.body), keys, requested)
 

@@ -7,6 +7,7 @@ what makes this KAS a registered enforcement point.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 
 import aiohttp
 import msgspec
@@ -20,6 +21,7 @@ from envelock_kas.pdp import Answer, Question
 
 MAX_ANSWER = 8 * 1024 * 1024
 MAX_EVALUATIONS = 1000
+MAX_BATCH = 4 * 1024 * 1024  # bytes of one call, roughly
 TIMEOUT_SECONDS = 5.0
 
 
@@ -44,6 +46,10 @@ class _Decisions(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct, frozen=True):
     evaluations: tuple[_Evaluation, ...]
     context: _Decisions
+
+
+class RefusedBatchError(Exception):
+    """The PDP refused a call as a whole."""
 
 
 class AuthzenClient:
@@ -80,13 +86,15 @@ class AuthzenClient:
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         batch: list[tuple[Question, asyncio.Future[Answer]]] = []
-        size = 0
+        size = count = 0
         for asked in waiting:
-            if batch and size + len(asked[0].objects) > MAX_EVALUATIONS:
+            weight = _weight(asked[0])
+            full = size + weight > MAX_BATCH or count + len(asked[0].objects) > MAX_EVALUATIONS
+            if batch and full:
                 self._start(batch)
-                batch, size = [], 0
+                batch, size, count = [], 0, 0
             batch.append(asked)
-            size += len(asked[0].objects)
+            size, count = size + weight, count + len(asked[0].objects)
         self._start(batch)
 
     def _start(self, batch: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
@@ -95,18 +103,23 @@ class AuthzenClient:
         call.add_done_callback(self._calls.discard)
 
     async def _call(self, batch: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
-        questions = [question for question, _ in batch]
+        reason = "the call was ended"
         try:
+            questions = [question for question, _ in batch]
             answers = _answers(questions, await self._post(_body(questions, self._kas_id)))
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if answer is not None and not future.done():
+                    future.set_result(answer)
+            reason = "no decision for the request"
+        except RefusedBatchError:
+            reason = "the question was refused"
+            if len(batch) > 1:  # one question may have spoilt it for the others
+                await asyncio.gather(*(self._call([asked]) for asked in batch))
         except (aiohttp.ClientError, OSError, TimeoutError, FormatError) as error:
+            reason = type(error).__name__
+        finally:
             for _, future in batch:
-                _fail(future, f"{type(error).__name__}")
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if answer is None:
-                _fail(future, "no decision for the request")
-            elif not future.done():
-                future.set_result(answer)
+                _fail(future, reason)
 
     async def _post(self, body: bytes) -> _Answer:
         if self._session is None:
@@ -120,7 +133,9 @@ class AuthzenClient:
             allow_redirects=False,
         ) as response:
             text = await response.read()
-            if response.status != aiohttp.web.HTTPOk.status_code:
+            if HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise RefusedBatchError(f"status {response.status}")
+            if response.status != HTTPStatus.OK:
                 raise FormatError(f"status {response.status}")
         return decode(text, _Answer, max_bytes=MAX_ANSWER)
 
@@ -193,6 +208,12 @@ def _answer(
         if evaluation.context.reason_admin is not None
     }
     return Answer(decisions[index], reasons)
+
+
+def _weight(question: Question) -> int:
+    """Bytes that a question takes in a call, roughly."""
+    each = len(question.subject_token) + 600
+    return sum(each + len(item.policy) for item in question.objects)
 
 
 def _fail(future: asyncio.Future[Answer], reason: str) -> None:

@@ -1,6 +1,6 @@
 """One request on its way through the steps: who asks, from where, and what is known so far."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from envelock_formats.decision import Decision
 from envelock_formats.request import Caller
@@ -23,6 +23,7 @@ class Context:
     digest: bytes | None = None
     decision: Decision | None = None
     request_token: Once | None = None  # its digest is filled in with the request's
+    judged: dict[str, int] = field(default_factory=dict)  # fences by which nobody was shut out
 
     @property
     def caller(self) -> Caller:

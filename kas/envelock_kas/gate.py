@@ -7,13 +7,12 @@ is committed.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from envelock_formats.keyid import KeyId
 from envelock_formats.request import Caller
 from envelock_formats.tdf.policy import Policy
 from envelock_formats.wire import read_request_token
 from envelock_kas.context import Context
 from envelock_kas.guard import Guard
-from envelock_kas.keys.registry import RegistryError, Standing
+from envelock_kas.keys.registry import RegistryError
 from envelock_kas.owner import OwnershipError, require_ownership
 from envelock_kas.projection import Projection, policy_fence, shuts_out, tenant_fence
 from envelock_kas.recorder import Recorder
@@ -21,6 +20,8 @@ from envelock_kas.records import subject_fence
 from envelock_ledger.entry import Once
 from envelock_ledger.errors import LedgerError
 from envelock_service.problem import Problem
+
+TENANT_CLOSED = "tenant closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +78,49 @@ class Gate:
             await self.recorder.refuse(context, str(error))
             raise Problem("access_denied") from error
 
-    async def standing(self, key_id: KeyId) -> Standing | None:
-        """Whether a key may be used to open; before a no, the ledger is read on."""
-        standing = self.projection.registry.standing(key_id)
-        if standing is None or standing.refusal is not None:
-            await self.catch_up()
-            standing = self.projection.registry.standing(key_id)
-        return standing
-
     def fences(self, context: Context) -> dict[str, int]:
-        """The numbers that everything but the keys was judged by."""
-        names = self._who(context)
-        numbers = {name: self.projection.number(name) for name in names}
+        """The numbers that everything but the keys was judged by.
+
+        INVARIANT: they are those of the judgement, never read again: this worker may have read on
+        meanwhile, and a number that came later would let pass what it forbids.
+        """
+        numbers = dict(context.judged)
         if (decision := context.decision) is not None:
             numbers[policy_fence(decision.tenant)] = decision.policy.epoch
         return numbers
+
+    async def require_foreign_key(self, context: Context, der: bytes) -> None:
+        """Refuse to seal anything to the public half of a KEK.
+
+        Raises:
+            Problem: 403; the refusal is on record.
+        """
+        if self.projection.registry.is_ours(der):
+            await self.recorder.refuse(context, "client key is one of our own")
+            raise Problem("access_denied")
+
+    async def require_operator(self, context: Context, scope: str, *, reopens: bool) -> None:
+        """Check that the caller may operate on its own tenant's keys.
+
+        Args:
+            context: The request; `context.judged` is set.
+            scope: What the token must have.
+            reopens: Whether this is the request that opens a closed tenant again.
+
+        Raises:
+            Problem: 403; the refusal is on record.
+        """
+        self.admit(context.caller)
+        if scope not in context.authenticated.token.scopes:
+            await self.recorder.refuse(context, f"operator: lacks the scope {scope}")
+            raise Problem("access_denied", f"operating on keys needs the scope {scope}")
+        await self.catch_up()
+        try:
+            self._require_not_shut_out(context)
+        except OwnershipError as error:
+            if not (reopens and str(error) == TENANT_CLOSED):
+                await self.recorder.refuse(context, str(error))
+                raise Problem("access_denied") from error
 
     async def read_on(self, context: Context, moved: str) -> None:
         """Read on after the fence *moved* refused a record.
@@ -140,7 +169,9 @@ class Gate:
         ]
 
     def _require_not_shut_out(self, context: Context) -> None:
-        kinds = ("subject revoked", "tenant closed", "tenant closed")
+        kinds = ("subject revoked", TENANT_CLOSED, TENANT_CLOSED)
+        numbers = {name: self.projection.number(name) for name in self._who(context)}
         for name, kind in zip(self._who(context), kinds, strict=True):
-            if shuts_out(self.projection.number(name)):
+            if shuts_out(numbers[name]):
                 raise OwnershipError(kind)
+        context.judged = numbers

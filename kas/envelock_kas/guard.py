@@ -15,12 +15,17 @@ MAX_BUCKETS = 100_000
 
 
 class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits of one worker: requests per second, and how many may come at once."""
+    """Limits of one worker: requests per second, and how many may come at once.
+
+    `paths` limits how many key paths one subject may bring into being by sealing under them.
+    """
 
     subject_per_second: float = 1_000.0
     subject_burst: int = 5_000
     tenant_per_second: float = 10_000.0
     tenant_burst: int = 40_000
+    paths_per_second: float = 0.1
+    paths_burst: int = 20
 
 
 @dataclass(slots=True)
@@ -53,6 +58,16 @@ class Guard:
         """What was refused since the last call, by caller."""
         refused, self._refused = self._refused, {}
         return refused
+
+    def put_back(self, caller: Caller, number: int) -> None:
+        """Count again what could not be recorded."""
+        self._refused[caller] = self._refused.get(caller, 0) + number
+
+    def admit_new_path(self, caller: Caller) -> bool:
+        """Whether *caller* may have a key made by naming a path that has none."""
+        limits = self._settings
+        name = (caller.tenant, caller.issuer, f"{caller.subject}\0paths")
+        return self._take(name, limits.paths_per_second, limits.paths_burst)
 
     def _take(self, name: tuple[str, str, str], per_second: float, burst: int) -> bool:
         now = self._monotonic()

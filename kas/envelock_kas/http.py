@@ -15,6 +15,7 @@ from envelock_formats.errors import FormatError
 from envelock_formats.keyid import KeyIdError
 from envelock_formats.wire import PublishedKey
 from envelock_kas.admin import Administration, Announcement, RollbackError
+from envelock_kas.context import Context
 from envelock_kas.decisions import PdpKeys
 from envelock_kas.errors import (
     CustodyError,
@@ -22,6 +23,7 @@ from envelock_kas.errors import (
     StaleError,
     TransitionError,
 )
+from envelock_kas.gate import Gate
 from envelock_kas.issue import Issue
 from envelock_kas.keys.lifecycle import Actor
 from envelock_kas.keys.registry import RegistryError
@@ -52,6 +54,7 @@ class Surface:
     """Everything that the handlers call."""
 
     callers: Callers
+    gate: Gate
     release: Release
     issue: Issue
     publisher: Publisher
@@ -62,6 +65,16 @@ class Surface:
     request_ids: Callable[[], str]
     count: Callable[[str], None]
     require_ready: Callable[[], Awaitable[None]]
+    behind_proxy: bool = False
+
+    def origin_of(self, request: web.Request) -> Origin:
+        """Request id, peer address and user agent; nothing that a header says of an address.
+
+        Behind a proxy the peer is the proxy, so no address is known.
+        """
+        agent = request.headers.get("User-Agent", "").encode("utf-8", "replace").decode()
+        address = None if self.behind_proxy else request.remote
+        return Origin(request[REQUEST_ID], address, agent[:MAX_USER_AGENT] or None)
 
 
 def application(surface: Surface, routes: Callable[[web.Application], None]) -> web.Application:
@@ -110,7 +123,7 @@ class Handlers:
         caller = await self._authenticate(request)
         message = await read_message(request, RewrapRequest)
         token = message.signedRequestToken
-        return answer(await self._surface.release(caller, token, origin_of(request)))
+        return answer(await self._surface.release(caller, token, self._surface.origin_of(request)))
 
     async def public_key(self, request: web.Request) -> web.Response:
         """`kas.AccessService/PublicKey`: the caller's tenant's key for new objects."""
@@ -134,7 +147,7 @@ class Handlers:
         caller = await self._authenticate(request)
         message = await read_message(request, RewrapRequest)
         token = message.signedRequestToken
-        return answer(await self._surface.issue(caller, token, origin_of(request)))
+        return answer(await self._surface.issue(caller, token, self._surface.origin_of(request)))
 
     async def well_known(self, _request: web.Request) -> web.Response:
         """Where everything is, for clients."""
@@ -153,14 +166,26 @@ class Handlers:
         return web.json_response({"status": "ok"})
 
     async def _published(self, request: web.Request, dataset: str, algorithm: str) -> PublishedKey:
+        """Steps 2, 4 and 5 of a release, then the key; a path that has none gets its first."""
+        surface = self._surface
         caller = await self._authenticate(request)
-        origin = origin_of(request)
-        path = self._surface.naming.path(caller.token.caller.tenant, dataset)
-        actor = Actor(origin, caller.token.caller)
+        tenant = caller.token.caller.tenant
+        context = Context(caller, surface.origin_of(request), "publish", tenant)
+        surface.gate.admit(context.caller)
+        await surface.gate.require_open(context, tenant, ())
+        path = surface.naming.path(tenant, dataset)
+        known = surface.gate.projection.registry.newest(path)
+        if known is None and not surface.gate.guard.admit_new_path(context.caller):
+            raise Problem("rate_limited", "too many new key paths; seal under one that exists")
+        actor = Actor(context.origin, context.caller, judged=surface.gate.fences(context))
         try:
-            return await self._surface.publisher.publish(path, algorithm, actor)
+            return await surface.publisher.publish(path, algorithm, actor)
         except LookupError as error:
             raise Problem("not_found", f"no key for algorithm {algorithm[:40]!r}") from error
+        except TransitionError as error:
+            # Key states are told only to callers whom a decision permits.
+            await surface.gate.recorder.refuse(context, str(error))
+            raise Problem("conflict", f"nothing is sealed under {path} now") from error
 
     async def _authenticate(self, request: web.Request) -> Authenticated:
         return await authenticate(self._surface, request)
@@ -177,12 +202,6 @@ async def authenticate(surface: Surface, request: web.Request) -> Authenticated:
     except Problem as problem:
         surface.count(problem.code)
         raise
-
-
-def origin_of(request: web.Request) -> Origin:
-    """Request id, peer address and user agent; nothing that a header says of an address."""
-    agent = request.headers.get("User-Agent")
-    return Origin(request[REQUEST_ID], request.remote, agent[:MAX_USER_AGENT] if agent else None)
 
 
 def render(request: web.Request, problem: Problem) -> web.StreamResponse:

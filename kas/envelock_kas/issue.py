@@ -111,6 +111,7 @@ class Issue:
         context = Context(authenticated, origin, "seal", home)
         wish = await self._read(context, token)  # 2 to 4
         await self._gate.require_open(context, home, [wish.policy])  # 5
+        await self._gate.require_foreign_key(context, wish.client_der)
         path = await self._path(context, wish)
         requested = await self._decide(context, wish, path)  # 6
         standing = await self._standing(context, path)  # 7

@@ -5,6 +5,7 @@ the scope `envelock:keys`; an operator sees and changes its own tenant only.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import msgspec
@@ -14,12 +15,10 @@ from envelock_formats.canonical import Json, decode
 from envelock_formats.errors import FormatError
 from envelock_formats.keyid import KeyPath
 from envelock_formats.request import Caller
-from envelock_kas.http import JSON, Surface, authenticate, origin_of
+from envelock_kas.context import Context
+from envelock_kas.http import JSON, Surface, authenticate
 from envelock_kas.keys.lifecycle import Actor, Change, Changed, Lifecycle, Wraps
 from envelock_kas.keys.registry import KeyVersion, Registry
-from envelock_kas.projection import Projection
-from envelock_ledger.entry import Once
-from envelock_service.callers import Authenticated
 from envelock_service.problem import Problem
 from envelock_service.server import read_body
 
@@ -60,10 +59,10 @@ class StandingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Operators:
     """Routes and handlers."""
 
-    def __init__(self, surface: Surface, lifecycle: Lifecycle, projection: Projection) -> None:
+    def __init__(self, surface: Surface, lifecycle: Lifecycle) -> None:
         self._surface = surface
         self._lifecycle = lifecycle
-        self._projection = projection
+        self._registry = surface.gate.projection.registry
 
     def routes(self, app: web.Application) -> None:
         """Add the routes to *app*."""
@@ -77,88 +76,98 @@ class Operators:
 
     async def listed(self, request: web.Request) -> web.Response:
         """Every key of the operator's tenant."""
-        caller, _ = await self._operator(request)
-        await self._projection.catch_up()
-        registry = self._projection.registry
-        paths = registry.paths(caller.token.caller.tenant)
-        versions = [version for path in paths for version in registry.versions(path)]
-        return web.json_response({"keys": [_view(registry, found) for found in versions]})
+        operator = await self._operator(request)
+        paths = self._registry.paths(operator.tenant)
+        versions = [version for path in paths for version in self._registry.versions(path)]
+        return web.json_response({"keys": [_view(self._registry, found) for found in versions]})
 
     async def shown(self, request: web.Request) -> web.Response:
         """One path, all versions."""
-        caller, _ = await self._operator(request)
-        path = _path(request, caller)
-        await self._projection.catch_up()
-        registry = self._projection.registry
-        if not (versions := registry.versions(path)):
+        path = await self._path(request, await self._operator(request))
+        if not (versions := self._registry.versions(path)):
             raise Problem("not_found", f"no key {path}")
-        return web.json_response({"keys": [_view(registry, found) for found in versions]})
+        return web.json_response({"keys": [_view(self._registry, found) for found in versions]})
 
     async def create(self, request: web.Request) -> web.Response:
         """Make the first key of a path."""
-        caller, actor = await self._operator(request)
+        operator = await self._operator(request)
         body = await _body(request, CreateBody)
-        await self._projection.catch_up()
-        path = _path(request, caller)
-        return self._answer(await self._lifecycle.create(path, body.wraps, actor))
+        path = await self._path(request, operator)
+        return self._answer(await self._lifecycle.create(path, body.wraps, operator.actor))
 
     async def rotate(self, request: web.Request) -> web.Response:
         """Make a new version."""
-        caller, actor = await self._operator(request)
-        await self._projection.catch_up()
-        return self._answer(await self._lifecycle.rotate(_path(request, caller), actor))
+        operator = await self._operator(request)
+        path = await self._path(request, operator)
+        return self._answer(await self._lifecycle.rotate(path, operator.actor))
 
     async def change(self, request: web.Request) -> web.Response:
         """Suspend, resume, destroy, cancel."""
-        caller, actor = await self._operator(request)
+        operator = await self._operator(request)
         body = await _body(request, ChangeBody)
-        path, change = _path(request, caller), request.match_info["change"]
+        path, change = await self._path(request, operator), request.match_info["change"]
         if change == "destroy" and body.confirm != path.text:
             raise Problem("malformed_request", f"repeat the path in confirm to destroy {path}")
-        await self._projection.catch_up()
-        known = _CHANGES[change]
-        changed = await self._lifecycle.change(path, known, below=body.below, actor=actor)
+        changed = await self._lifecycle.change(
+            path, _CHANGES[change], below=body.below, actor=operator.actor
+        )
         return self._answer(changed)
 
     async def subject(self, request: web.Request) -> web.Response:
         """Shut out a subject of the operator's tenant, or let it in again."""
-        caller, actor = await self._operator(request)
+        operator = await self._operator(request)
         body = await _body(request, StandingBody)
-        own = caller.token.caller
         if not body.subject:
             raise Problem("malformed_request", "subject is missing")
-        subject = Caller(body.issuer or own.issuer, body.subject, own.tenant, "")
-        record = await self._surface.administration.set_subject(subject, body.standing, actor)
+        issuer = body.issuer or operator.context.caller.issuer
+        subject = Caller(issuer, body.subject, operator.tenant, "")
+        record = await self._surface.administration.set_subject(
+            subject, body.standing, operator.actor
+        )
         return web.json_response({"record": record, "standing": body.standing})
 
     async def tenant(self, request: web.Request) -> web.Response:
         """Close the operator's own tenant, or open it again."""
-        caller, actor = await self._operator(request)
+        operator = await self._operator(request, reopens=True)
         body = await _body(request, StandingBody)
-        tenant = caller.token.caller.tenant
-        record = await self._surface.administration.set_tenant(tenant, body.standing, actor)
+        record = await self._surface.administration.set_tenant(
+            operator.tenant, body.standing, operator.actor
+        )
         return web.json_response({"record": record, "standing": body.standing})
 
-    async def _operator(self, request: web.Request) -> tuple[Authenticated, Actor]:
-        caller = await authenticate(self._surface, request)
-        if SCOPE not in caller.token.scopes:
-            self._surface.count("access_denied")
-            raise Problem("access_denied", f"operating on keys needs the scope {SCOPE}")
-        proof = caller.proof
-        spends = (Once(proof.name, None, proof.expires),) if proof is not None else ()
-        return caller, Actor(origin_of(request), caller.token.caller, spends)
+    async def _operator(self, request: web.Request, *, reopens: bool = False) -> "Operator":
+        """The caller as an operator; every refusal of an authenticated caller is on record."""
+        authenticated = await authenticate(self._surface, request)
+        origin = self._surface.origin_of(request)
+        context = Context(authenticated, origin, "operate", authenticated.token.caller.tenant)
+        await self._surface.gate.require_operator(context, SCOPE, reopens=reopens)
+        return Operator(context, Actor(origin, context.caller, context.proof, context.judged))
+
+    async def _path(self, request: web.Request, operator: "Operator") -> KeyPath:
+        path = KeyPath(request.match_info["path"])
+        if path.tenant != operator.tenant:
+            await self._surface.gate.recorder.refuse(
+                operator.context, "operator: key of another tenant"
+            )
+            raise Problem("access_denied", f"{path} is not a key of your tenant")
+        return path
 
     def _answer(self, changed: Changed) -> web.Response:
-        registry = self._projection.registry
-        keys = [_view(registry, version) for version in changed.versions]
+        keys = [_view(self._registry, version) for version in changed.versions]
         return web.json_response({"keys": keys, "record": changed.record})
 
 
-def _path(request: web.Request, caller: Authenticated) -> KeyPath:
-    path = KeyPath(request.match_info["path"])
-    if path.tenant != caller.token.caller.tenant:
-        raise Problem("access_denied", f"{path} is not a key of your tenant")
-    return path
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A caller that may operate on the keys of its tenant."""
+
+    context: Context
+    actor: Actor
+
+    @property
+    def tenant(self) -> str:
+        """The tenant, and the only one."""
+        return self.context.caller.tenant
 
 
 async def _body(request: web.Request, shape: type[T]) -> T:

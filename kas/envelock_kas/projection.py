@@ -74,7 +74,8 @@ class Projection:
         self._policies: dict[str, PolicyState] = {}
         self._standing: dict[str, int] = {}
         self._next = {POLICY_TOPIC: 0, STANDING_TOPIC: 0}
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
 
     def policy(self, tenant: str) -> PolicyState | None:
         """The bundle in force for *tenant*."""
@@ -92,26 +93,37 @@ class Projection:
         return self._standing.get(fence, 0)
 
     async def catch_up(self) -> None:
-        """Read all topics to their ends.
+        """Read all topics to their ends; whoever comes meanwhile shares one further reading.
 
         Raises:
             LedgerUnavailableError: The ledger does not answer.
             ProofError: A receipt does not verify.
             RegistryError: The records do not fit together.
         """
-        async with self._lock:
-            registry = self.registry
-            while page := await self._page(KEY_TOPIC, registry.next_index):
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._read_after(self._reading))
+        await asyncio.shield(self._waiting)
+
+    async def _read_after(self, earlier: asyncio.Task[None] | None) -> None:
+        """Read once *earlier* is through: what it has passed may have grown since."""
+        if earlier is not None:
+            await asyncio.wait({earlier})
+        self._reading, self._waiting = self._waiting, None
+        await self._read()
+
+    async def _read(self) -> None:
+        registry = self.registry
+        while page := await self._page(KEY_TOPIC, registry.next_index):
+            for index, fields in page:
+                registry.apply(index, fields)
+        for topic, apply in (
+            (POLICY_TOPIC, self._apply_policy),
+            (STANDING_TOPIC, self._apply_standing),
+        ):
+            while page := await self._page(topic, self._next[topic]):
                 for index, fields in page:
-                    registry.apply(index, fields)
-            for topic, apply in (
-                (POLICY_TOPIC, self._apply_policy),
-                (STANDING_TOPIC, self._apply_standing),
-            ):
-                while page := await self._page(topic, self._next[topic]):
-                    for index, fields in page:
-                        apply(index, fields)
-                        self._next[topic] = index + 1
+                    apply(index, fields)
+                    self._next[topic] = index + 1
 
     async def _page(self, topic: str, since: int) -> list[tuple[int, Mapping[str, Json]]]:
         receipts = await self._ledger.topic(topic, since)

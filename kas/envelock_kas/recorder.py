@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 from envelock_formats.canonical import Json
 from envelock_formats.framing import digest, from_b64url
+from envelock_formats.printable import printable
 from envelock_formats.request import Caller
 from envelock_kas.context import Context
 from envelock_kas.ledger import Ledger
 from envelock_kas.records import Origin, Scribe, decision_name
 from envelock_ledger.entry import Committed, Entry, Expired, Fenced, Once, Opening, Repeated, Spent
-from envelock_ledger.errors import LedgerUnavailableError
+from envelock_ledger.errors import LedgerError
 from envelock_ledger.proof import Receipt
 from envelock_service.problem import Problem
+
+MAX_REASON = 200
+MAX_REASON_OF_OBJECT = 100  # a request may have many
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +73,14 @@ class Recorder:
             MovedError: A fence had moved: what was known must be read again.
             Problem: The decision or proof was spent on something else, or the ledger is not there.
         """
-        entries = [self._entry(context, draft)]
-        if draft.refused:
-            # The release beside it spends the proof.
-            entries.append(self._denial(context, draft.refused[0].reason, draft.refused, ()))
         try:
-            outcome = (await self._ledger.append(entries))[0]
-        except LedgerUnavailableError as error:
+            outcome = (await self._ledger.append([self._entry(context, draft)]))[0]
+        except LedgerError as error:
             raise Problem("ledger_unavailable") from error
         match outcome:
             case Committed(receipt) | Repeated(receipt):
+                if draft.refused:  # the release has spent the proof
+                    await self._deny(context, draft.refused[0].reason, draft.refused, ())
                 return receipt
             case Fenced(name):
                 raise MovedError(name)
@@ -97,30 +99,40 @@ class Recorder:
         Raises:
             Problem: The refusal could not be recorded. The caller then hears only that.
         """
+        await self._deny(context, reason, objects, context.proof)
+
+    async def _deny(
+        self,
+        context: Context,
+        reason: str,
+        objects: Sequence[RefusedObject],
+        spends: tuple[Once, ...],
+    ) -> None:
         try:
-            entry = self._denial(context, reason, objects, context.proof)
+            entry = self._denial(context, reason, objects, spends)
             if isinstance((await self._ledger.append([entry]))[0], Spent | Expired):
                 # The proof was used before; the refusal is recorded all the same.
                 await self._ledger.append([self._denial(context, reason, objects, ())])
-        except LedgerUnavailableError as error:
+        except LedgerError as error:
             raise Problem("ledger_unavailable") from error
 
     async def report(self, context: Context, reason: str) -> None:
         """Record that something of ours failed, if the ledger can; never raises for it."""
-        body, openings = self._write(context, "error", {"rsn": reason})
         try:
+            body, openings = self._write(context, "error", {"rsn": bounded(reason)})
             await self._ledger.append([Entry(body, openings)])
-        except LedgerUnavailableError:
+        except LedgerError:
             return
 
-    async def note_refused(self, caller: Caller, origin: Origin, number: int) -> None:
-        """Record that the rate guard refused *number* requests of one caller; never raises."""
+    async def note_refused(self, caller: Caller, origin: Origin, number: int) -> bool:
+        """Record that the rate guard refused *number* requests of one caller; whether it could."""
         fields: dict[str, Json] = {"home": caller.tenant, "n": number, "rsn": "rate"}
-        body, openings = self._scribe.write("denied", caller.tenant, origin, caller, fields)
         try:
+            body, openings = self._scribe.write("denied", caller.tenant, origin, caller, fields)
             await self._ledger.append([Entry(body, openings)])
-        except LedgerUnavailableError:
-            return
+        except LedgerError:
+            return False
+        return True
 
     def _entry(self, context: Context, draft: Draft) -> Entry:
         body, openings = self._write(context, draft.typ, draft.fields)
@@ -146,9 +158,12 @@ class Recorder:
         objects: Sequence[RefusedObject],
         spends: tuple[Once, ...],
     ) -> Entry:
-        fields: dict[str, Json] = {"rsn": reason}
+        fields: dict[str, Json] = {"rsn": bounded(reason)}
         if objects:
-            fields["objs"] = [dict(refused.row) | {"rsn": refused.reason} for refused in objects]
+            fields["objs"] = [
+                dict(refused.row) | {"rsn": bounded(refused.reason, MAX_REASON_OF_OBJECT)}
+                for refused in objects
+            ]
         body, openings = self._write(context, "denied", fields)
         return Entry(body, openings, once=spends)
 
@@ -166,6 +181,14 @@ class Recorder:
                 "rules": list(decision.policy.rules),
             }
         return self._scribe.write(typ, context.owner, context.origin, context.caller, whole)
+
+
+def bounded(text: str, size: int = MAX_REASON) -> str:
+    """A reason as it may stand in a record: printable, and no longer than *size*.
+
+    Reasons quote what callers send; no caller can make its refusal too large to be recorded.
+    """
+    return printable(text)[:size]
 
 
 def row(object_id: str, kid: str, policy: bytes) -> dict[str, Json]:

@@ -134,8 +134,10 @@ class Release:
         for found in asked.objects:
             if (reason := verdicts.refusal(found.id)) is not None:
                 progress.refusals[found.id] = Refusal(reason, _FORBIDDEN)
+        sealer = ShareSealer(
+            asked.client_key, self._entropy
+        )  # of 9: a key that cannot seal ends here
         await self._open(context, progress)
-        sealer = ShareSealer(asked.client_key, self._entropy)  # 9
         sealed = {
             (object_id, share.key.entry_id): sealer.seal(share.share)
             for object_id, shares in progress.opened.items()
@@ -161,9 +163,7 @@ class Release:
             await self._recorder.refuse(context, "tenant: several owners in one request")
             raise Problem("malformed_request", "a request has one owner")
         await self._gate.require_open(context, owner, [found.policy for found in asked.objects])
-        if self._gate.projection.registry.is_ours(asked.client_der):
-            await self._recorder.refuse(context, "client key is one of our own")
-            raise Problem("access_denied")
+        await self._gate.require_foreign_key(context, asked.client_der)
 
     async def _decide(self, context: Context, asked: Asked) -> Verdicts:
         """Step 6."""
@@ -201,16 +201,29 @@ class Release:
         return await unwrap_share(found, key, version, self._custodies)
 
     async def _stand(self, progress: Progress) -> None:
-        """Key states, and the numbers that prove them; refuses objects whose keys may not open."""
+        """Key states, and the numbers that prove them; refuses objects whose keys may not open.
+
+        What this worker knows may be old: before any refusal it reads on, once a request.
+        """
+        if any(self._judge(key) is not None for key in _keys(progress)):
+            await self._gate.catch_up()
         for found in progress.remaining():
             for key in found.keys:
-                standing = await self._gate.standing(key.key_id)
-                if standing is None:
-                    progress.refusals[found.id] = Refusal(f"key {key.key_id} unknown", _FORBIDDEN)
-                elif standing.refusal is not None:
-                    progress.refusals[found.id] = Refusal(standing.refusal, _told(standing))
-                else:
+                if (refusal := self._judge(key)) is not None:
+                    progress.refusals[found.id] = refusal
+                    break
+                standing = self._gate.projection.registry.standing(key.key_id)
+                if standing is not None:
                     progress.standings[str(key.key_id)] = standing
+
+    def _judge(self, key: AskedKey) -> Refusal | None:
+        """Why the key may not open, as far as this worker knows."""
+        standing = self._gate.projection.registry.standing(key.key_id)
+        if standing is None:
+            return Refusal(f"key {key.key_id} unknown", _FORBIDDEN)
+        if standing.refusal is not None:
+            return Refusal(standing.refusal, _told(standing))
+        return None
 
     async def _commit(self, context: Context, progress: Progress) -> Receipt | None:
         """Step 10: the receipt, or None when every object is refused, on record.
@@ -245,6 +258,11 @@ class Release:
             refused=progress.refused(),
             seen=progress.asked.body.seen,
         )
+
+
+def _keys(progress: Progress) -> list[AskedKey]:
+    """The keys of every object that is not refused so far."""
+    return [key for found in progress.remaining() for key in found.keys]
 
 
 def object_rows(found: AskedObject) -> list[dict[str, Json]]:

@@ -73,7 +73,11 @@ def require_safe_address(settings: KasSettings, host: str) -> None:
     Raises:
         SettingsError: Neither a certificate nor a proxy is configured, or the URL is not https.
     """
-    if ipaddress.ip_address(host).is_loopback:
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError as error:
+        raise SettingsError(f"listen: {host!r} is not an IP address") from error
+    if loopback:
         return
     has_tls = settings.tls_cert_file is not None and settings.tls_key_file is not None
     if not has_tls and not settings.behind_proxy:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -88,7 +88,7 @@ class Worker:
             request_ids=self._request_ids,
         )
         self.surface = self._surface(parts)
-        operators = Operators(self.surface, self.lifecycle, self.projection)
+        operators = Operators(self.surface, self.lifecycle)
         self.app: web.Application = application(self.surface, operators.routes)
         self.internal_app: web.Application = internal_application(
             self._administration, self._request_ids
@@ -106,9 +106,12 @@ class Worker:
         """
         await self.projection.catch_up()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._record_refused())]
+            tasks = [
+                group.create_task(self._record_refused()),
+                group.create_task(self._every(self.lifecycle.collect)),
+            ]
             if keeper:
-                tasks.append(group.create_task(self._sweep()))
+                tasks.append(group.create_task(self._every(self._sweep)))
             try:
                 yield
             finally:
@@ -135,6 +138,8 @@ class Worker:
         )
         return Surface(
             callers=parts.callers,
+            gate=gate,
+            behind_proxy=settings.behind_proxy,
             release=Release(
                 gate=gate,
                 decisions=decisions,
@@ -178,18 +183,26 @@ class Worker:
         self.counts[code] = self.counts.get(code, 0) + 1
 
     async def _record_refused(self) -> None:
-        """Record what the rate guard refused: one record for each caller and interval."""
+        """Record what the rate guard refused, and tell the operator of noise."""
+        told: dict[str, int] = {}
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             for caller, number in self._guard.take_refused().items():
                 origin = Origin(self._request_ids())
-                await self._recorder.note_refused(caller, origin, number)
+                if not await self._recorder.note_refused(caller, origin, number):
+                    self._guard.put_back(caller, number)
+            if self.counts != told:
+                told = dict(self.counts)
+                _log.warning("requests that proved nobody, by code: %s", told)
 
     async def _sweep(self) -> None:
-        """Destroy keys that are due; what fails is tried again."""
+        await self.lifecycle.sweep(Actor(Origin(self._request_ids())))
+
+    async def _every(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do *work* again and again; what fails is tried again."""
         while True:
             try:
-                await self.lifecycle.sweep(Actor(Origin(self._request_ids())))
+                await work()
             except (KasError, LedgerError, RegistryError) as error:
-                _log.warning("keys that are due were not destroyed: %s", error)
+                _log.warning("keeping house: %s", error)
             await asyncio.sleep(SWEEP_SECONDS)

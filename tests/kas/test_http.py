@@ -144,6 +144,18 @@ class TestRewrap:
         assert status == 400
         assert json.loads(answer)["code"] == "invalid_argument"
 
+    @pytest.mark.parametrize("agent", ["\udcff" * 10, "x" * 5000, "a\u202eb"])
+    async def test_no_header_makes_a_refusal_unrecordable(self, served: Served, agent: str):
+        """Whatever the user agent says, the denial is recorded."""
+        served.world.pdp.reasons["doctor"] = "entitlement: clearance"
+        token = served.authority.token(served.holder.jkt)
+        url = f"{served.origin}{REWRAP}"
+        headers = served.holder.headers(url, token) | {"User-Agent": agent}
+        status, _, _ = await served.rewrap(token=token, headers=headers)
+
+        assert status == 200
+        assert len(await served.world.records("denied")) == 1
+
     async def test_an_identity_in_a_header_is_ignored(self, served: Served):
         """I9: no header names a person, an address or a request."""
         url = f"{served.origin}{REWRAP}"
@@ -238,12 +250,71 @@ class TestOperators:
         """Over REST, by the operator of its tenant."""
         shut = b'{"standing":"shut","subject":"doctor"}'
         opened = b'{"standing":"open","subject":"doctor"}'
-        first, _, _ = await served.call("POST", "/v1/subjects", shut)
+        operator = [served.authority.token(served.holder.jkt, sub="operator") for _ in range(2)]
+        first, _, _ = await served.call("POST", "/v1/subjects", shut, token=operator[0])
         refused, _, _ = await served.rewrap()
-        second, _, _ = await served.call("POST", "/v1/subjects", opened)
+        second, _, _ = await served.call("POST", "/v1/subjects", opened, token=operator[1])
         status, _, _ = await served.rewrap()
 
         assert (first, refused, second, status) == (200, 403, 200, 200)
+
+    async def test_an_operator_that_is_shut_out_operates_on_nothing(self, served: Served):
+        """It makes no key, changes none, and cannot let itself in again."""
+        shut = b'{"standing":"shut","subject":"doctor"}'
+        opened = b'{"standing":"open","subject":"doctor"}'
+        await served.call("POST", "/v1/subjects", shut)
+        before = len(await served.world.records("key.lifecycle"))
+        statuses = [
+            (await served.call("POST", "/v1/keys/clinic:new", b"{}"))[0],
+            (await served.call("GET", "/v1/keys"))[0],
+            (await served.call("POST", "/v1/subjects", opened))[0],
+            (await served.call("GET", "/v1/publickeys?dataset=new"))[0],
+        ]
+
+        assert statuses == [403] * 4
+        assert len(await served.world.records("key.lifecycle")) == before
+        reasons = {record["rsn"] for record in await served.world.records("denied")}
+        assert reasons == {"subject revoked"}
+
+    async def test_a_closed_tenant_can_only_be_opened_again(self, served: Served):
+        """Its operators change nothing else meanwhile."""
+        closed, _, _ = await served.call("POST", "/v1/tenants", b'{"standing":"shut"}')
+        refused, _, _ = await served.call("POST", "/v1/keys/clinic:new", b"{}")
+        opened, _, _ = await served.call("POST", "/v1/tenants", b'{"standing":"open"}')
+        made, _, _ = await served.call("POST", "/v1/keys/clinic:new", b"{}")
+
+        assert (closed, refused, opened, made) == (200, 403, 200, 200)
+
+    async def test_refusals_are_on_record(self, served: Served):
+        """An operator's reach for another tenant, and a caller without the scope."""
+        await served.call("GET", "/v1/keys/globex:records")
+        token = served.authority.token(served.holder.jkt, scope="openid")
+        await served.call("GET", "/v1/keys", token=token)
+        reasons = [record["rsn"] for record in await served.world.records("denied")]
+
+        assert reasons == [
+            "operator: key of another tenant",
+            "operator: lacks the scope envelock:keys",
+        ]
+
+    async def test_new_paths_by_first_use_are_limited(self, served: Served):
+        """Naming datasets cannot fill the token: after a while it is refused."""
+        statuses = [
+            (await served.call("GET", f"/v1/publickeys?dataset=d{number}"))[0]
+            for number in range(22)
+        ]
+
+        assert statuses.count(200) == 20
+        assert statuses[-1] == 429
+
+    async def test_key_states_are_not_told_without_a_decision(self, served: Served):
+        """A suspended dataset seals nothing, and does not say why."""
+        await served.call("GET", "/v1/publickeys?dataset=records")
+        await served.call("POST", "/v1/keys/clinic:records/suspend", b'{"below":true}')
+        status, body, _ = await served.call("GET", "/v1/publickeys?dataset=records")
+
+        assert status == 409
+        assert b"suspended" not in body
 
 
 class TestPublished:

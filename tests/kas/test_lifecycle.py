@@ -12,6 +12,7 @@ from envelock_kas.keys.registry import Registry, RegistryError
 from envelock_kas.keys.states import FOLLOWERS, State
 from envelock_kas.keys.template import TemplateError, check_template, render
 from envelock_kas.records import Origin
+from envelock_ledger.errors import LedgerUnavailableError
 
 OPERATOR = Actor(Origin("r-operator"))
 KEY = "clinic:records:2026-11"
@@ -146,24 +147,51 @@ class TestChanging:
         with pytest.raises(TransitionError):
             await lifecycle.change(path(KEY), "cancel", below=False, actor=OPERATOR)
 
-    async def test_material_without_a_record_is_collected_after_an_hour(self, world: World):
-        """What a crash left behind goes, but never what is just being recorded."""
+    async def test_material_that_could_not_be_recorded_is_collected(self, world: World):
+        """What was made here and never recorded goes after an hour, and nothing else."""
         lifecycle = world.worker.lifecycle
         await lifecycle.create(path(KEY), "offline", OPERATOR)
-        log = world.ledger_key.partition("+")[0]
-        await world.custody.make(f"{log}~clinic:lost:v1@00", ["aes:256"])
-        await lifecycle.sweep(OPERATOR)
+        ledger, lifecycle._ledger = lifecycle._ledger, Silent()  # noqa: SLF001 it does not answer
+        with pytest.raises(LedgerUnavailableError):
+            await lifecycle.create(path("clinic:lost"), "online", OPERATOR)
+        lifecycle._ledger = ledger  # noqa: SLF001 as before
+        await lifecycle.collect()
         young = len(await world.custody.handles())
         world.now.ahead = 3700
-        await lifecycle.sweep(OPERATOR)
+        await lifecycle.collect()
 
         assert (young, len(await world.custody.handles())) == (3, 2)
+
+    async def test_creating_does_not_lift_a_suspension(self, world: World):
+        """A path that stands for others keeps its state until it is resumed."""
+        lifecycle = world.worker.lifecycle
+        await lifecycle.create(path(KEY), "offline", OPERATOR)
+        await lifecycle.change(path("clinic:records"), "suspend", below=True, actor=OPERATOR)
+
+        with pytest.raises(TransitionError, match="resume it"):
+            await lifecycle.create(path("clinic:records"), "offline", OPERATOR)
+
+    async def test_no_key_is_made_below_what_is_suspended_meanwhile(self, world: World):
+        """Making a key takes its time; what was judged before it must still hold."""
+        lifecycle = world.worker.lifecycle
+        await lifecycle.create(path(KEY), "offline", OPERATOR)
+        make = world.custody.make
+
+        async def slowly(label, algorithms):
+            await lifecycle.change(path("clinic:records"), "suspend", below=True, actor=OPERATOR)
+            return await make(label, algorithms)
+
+        world.custody.make = slowly
+        with pytest.raises(KeyExistsError):
+            await lifecycle.create(path("clinic:records:next"), "offline", OPERATOR)
+        assert world.worker.projection.registry.newest(path("clinic:records:next")) is None
 
     async def test_material_of_another_deployment_is_left_alone(self, world: World):
         """Two deployments may share a token; neither collects the other's keys."""
         [other] = await world.custody.make("envelock-other~clinic:x:v1@00", ["aes:256"])
-        await world.worker.lifecycle.sweep(OPERATOR)
+        await world.worker.lifecycle.collect()
         world.now.ahead = 7200
+        await world.worker.lifecycle.collect()
         await world.worker.lifecycle.sweep(OPERATOR)
 
         assert await world.custody.handles() == [other.handle]
@@ -294,6 +322,13 @@ def test_no_state_leads_out_of_destruction():
         for state, following in FOLLOWERS.items()
         if state not in {State.SUSPENDED, State.PENDING_DESTRUCTION, State.DESTROYED}
     )
+
+
+class Silent:
+    """A ledger that does not answer."""
+
+    async def append(self, _entries):
+        raise LedgerUnavailableError("silent")
 
 
 def record(number: int, path: str = "acme", state: str = "active", was: list[str] = []):  # noqa: B006 never changed

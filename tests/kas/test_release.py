@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from kas.world import (
     Person,
     Request,
@@ -19,6 +19,7 @@ from kas.world import (
 )
 
 from envelock_formats.fqn import AttributeValue
+from envelock_formats.framing import b64
 from envelock_formats.tdf.keyaccess import bind_policy, keys_sha256
 from envelock_formats.tdf.policy import write_policy
 from envelock_formats.wire import receipt_of
@@ -279,6 +280,40 @@ class TestDecisions:
         assert problem.code == "access_denied"
 
 
+class TestUnrecordable:
+    """No caller can make its refusal too large, or too odd, to be recorded."""
+
+    @pytest.mark.parametrize("size", [150, 60_000, 90_000])
+    async def test_a_long_name_in_a_policy_is_refused_on_record(self, world: World, size: int):
+        """The reason is cut; the record is there."""
+        sealed = await world.seal()
+        text = f'{{"uuid":"00000000-0000-4000-8000-000000000000","{"x" * size}":1,"body":{{}}}}'
+        odd = SealedObject(b64(text.encode()), sealed.keys, sealed.share)
+        problem = await refused(world.request(world.person("doctor"), odd))
+
+        assert problem.code == "malformed_request"
+        [record] = await world.records("denied")
+        assert len(record["rsn"]) <= 200
+
+    async def test_the_largest_request_can_be_recorded(self, world: World):
+        """As many objects as a request may have, all refused: one record with all of them."""
+        objects = [await world.seal() for _ in range(100)]
+        world.pdp.reasons["doctor"] = "x" * 1000
+        opened = await world.request(world.person("doctor"), *objects).send()
+
+        assert opened.statuses == ["fail"] * 100
+        assert len((await world.records("denied"))[0]["objs"]) == 100
+
+    async def test_an_rsa_key_that_cannot_seal_costs_no_operation(self, world: World):
+        """A client key with an even modulus is refused before anything is unwrapped."""
+        numbers = rsa.RSAPublicNumbers(65537, 2**2047 + 2)
+        body = world.body(await world.seal(), public_pem(numbers.public_key()))
+        problem = await refused(world.signed(world.person("doctor"), body))
+
+        assert problem.code == "malformed_request"
+        assert not world.custody.operations
+
+
 class TestFormatsOfRequests:
     """What a request may not be."""
 
@@ -449,6 +484,26 @@ class TestStanding:
 
         with pytest.raises(Problem, match="access_denied"):
             await world.request(doctor, sealed).send()
+
+    @pytest.mark.parametrize("which", ["subject", "tenant"])
+    async def test_who_is_shut_out_while_a_release_waits_gets_nothing(
+        self, world: World, which: str
+    ):
+        """This worker reads on meanwhile; the release still expects what it was judged by."""
+        sealed, doctor = await world.seal(), world.person("doctor")
+        gate = world.custody.gate()
+        sending = asyncio.create_task(world.request(doctor, sealed).send())
+        await gate.reached.wait()
+        administration = world.worker.surface.administration
+        if which == "subject":
+            await administration.set_subject(doctor.caller, "shut", OPERATOR)
+        else:
+            await administration.set_tenant("clinic", "shut", OPERATOR)
+        gate.open.set()
+
+        with pytest.raises(Problem, match="access_denied"):
+            await sending
+        assert not await world.records("release")
 
     async def test_a_closed_tenant_gets_nothing(self, world: World):
         """A closed tenant's objects and callers are shut out until it is opened again."""

@@ -99,7 +99,8 @@ class SealedObject:
     def id(self) -> str:
         """The object id."""
         wrapped = from_b64(self.keys[0].wrappedKey)
-        return OnlineWrap.parse(wrapped).id if is_online(wrapped) else object_id(self.keys)
+        online = self.keys[0].type == "wrapped" and is_online(wrapped)
+        return OnlineWrap.parse(wrapped).id if online else object_id(self.keys)
 
     def entry(self, name: str = "policy") -> ObjectEntry:
         """The object in a rewrap."""

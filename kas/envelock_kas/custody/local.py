@@ -69,13 +69,19 @@ class LocalCustody:
         return self._load(handle).public_key()
 
     async def handles(self) -> Sequence[str]:
-        return sorted(entry.name for entry in self._directory.iterdir() if "#" in entry.name)
+        try:
+            return sorted(entry.name for entry in self._directory.iterdir() if "#" in entry.name)
+        except OSError as error:
+            raise CustodyError("the key directory cannot be read") from error
 
     async def destroy(self, handle: str) -> None:
         self._symmetric.pop(handle, None)
         self._private.pop(handle, None)
-        self._file(handle).unlink(missing_ok=True)
-        self._sync_directory()
+        try:
+            self._file(handle).unlink(missing_ok=True)
+            self._sync_directory()
+        except OSError as error:
+            raise CustodyError(f"{handle} cannot be removed") from error
 
     async def aclose(self) -> None:
         self._symmetric.clear()

@@ -120,7 +120,8 @@ class Pkcs11Custody:
         await self._call(lambda: self._destroy(handle))
 
     async def aclose(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._forget)
+        forgetting = asyncio.get_running_loop().run_in_executor(self._thread, self._forget)
+        await asyncio.wait({forgetting}, timeout=self._deadline_seconds)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _call(self, operation: Callable[[], T]) -> T:

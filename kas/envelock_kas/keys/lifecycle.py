@@ -6,7 +6,7 @@ every sweep until it is gone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -35,7 +35,7 @@ from envelock_ledger.errors import LedgerError
 Wraps: TypeAlias = Literal["offline", "online"]
 Change: TypeAlias = Literal["suspend", "resume", "destroy", "cancel"]
 VERSIONS_OF_A_RECORD = 50
-STRAY_SECONDS = 3600
+UNRECORDED_SECONDS = 3600
 MAX_PATHS = 10_000  # of a tenant, made by first use
 _ALGORITHMS: Mapping[str, tuple[str, ...]] = {"offline": (EC, RSA), "online": (AES,)}
 _ATTEMPTS = 3
@@ -49,6 +49,7 @@ class Actor:
     origin: Origin
     caller: Caller | None = None
     proof: tuple[Once, ...] = ()  # the proof of possession, spent with the record
+    judged: Mapping[str, int] = field(default_factory=dict)  # fences by which it may act
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Lifecycle:
         self._keeping = keeping
         self._clock = clock
         self._entropy = entropy
-        self._strays: dict[tuple[str, str], float] = {}  # material without a record, since when
+        self._unrecorded: dict[str, float] = {}  # handles made here, and when
 
     async def ensure(self, path: KeyPath, wraps: Wraps, actor: Actor) -> Standing:
         """The active version of *path*, and the numbers that prove it.
@@ -125,6 +126,8 @@ class Lifecycle:
         newest = registry.newest(path)
         if newest is not None and newest.keys:
             raise KeyExistsError(f"{path} exists: rotate it to get a new version")
+        if newest is not None and newest.state is not State.ACTIVE:
+            raise TransitionError(f"{path} is {newest.state}: resume it, or cancel its destruction")
         self._require_wraps(path, wraps)
         made = [
             self._scope(
@@ -179,11 +182,7 @@ class Lifecycle:
         return await self._commit(change, moved, {}, (), actor)
 
     async def sweep(self, actor: Actor) -> Changed | None:
-        """Destroy what is due: first the record, then the material.
-
-        Material that no record names is destroyed too, once it has been seen for an hour: it is
-        what a crash between making a key and recording it leaves behind.
-        """
+        """Destroy what is due: first the record, then the material."""
         await self._projection.catch_up()
         now = int(self._clock())
         due = [
@@ -195,37 +194,35 @@ class Lifecycle:
         await self._destroy_material()
         return changed
 
-    @property
-    def _mark(self) -> str:
-        """How labels of this deployment's material begin."""
-        return f"{self._keeping.log}~"
+    async def collect(self) -> None:
+        """Destroy material that this process made an hour ago and could not record.
 
-    async def _destroy_material(self) -> None:
-        existing = {
-            (name, handle)
-            for name, custody in self._keeping.custodies.items()
-            for handle in await custody.handles()
-        }
-        kept = {
-            (version.custody, key.handle)
-            for version in self._projection.registry.every()
-            for key in version.keys
-            if version.state is not State.DESTROYED
-        }
-        gone = {
-            (version.custody, key.handle)
-            for version in self._projection.registry.every()
-            for key in version.keys
-            if version.state is State.DESTROYED
+        SECURITY: nothing else without a record is touched. It may be another deployment's, or of
+        records that a restored backup has lost; destroying it could not be undone.
+        """
+        await self._projection.catch_up()
+        recorded = {
+            key.handle for version in self._projection.registry.every() for key in version.keys
         }
         now = self._clock()
-        # Other deployments may keep keys in the same place: only material of this log is a stray.
-        unknown = existing - kept - gone
-        strays = {stray for stray in unknown if stray[1].startswith(self._mark)}
-        self._strays = {stray: self._strays.get(stray, now) for stray in strays}
-        old = {stray for stray, since in self._strays.items() if now - since > STRAY_SECONDS}
-        for custody, handle in (existing & gone) | old:
-            await self._keeping.custodies[custody].destroy(handle)
+        self._unrecorded = {
+            handle: made for handle, made in self._unrecorded.items() if handle not in recorded
+        }
+        custody = self._keeping.custodies[self._keeping.fresh]
+        for handle, made in list(self._unrecorded.items()):
+            if now - made > UNRECORDED_SECONDS:
+                await custody.destroy(handle)
+                del self._unrecorded[handle]
+
+    async def _destroy_material(self) -> None:
+        """Destroy the material of versions that are recorded as destroyed, if it is there still."""
+        for name, custody in self._keeping.custodies.items():
+            existing = set(await custody.handles())
+            for version in self._projection.registry.every():
+                if version.state is State.DESTROYED and version.custody == name:
+                    for key in version.keys:
+                        if key.handle in existing:
+                            await custody.destroy(key.handle)
 
     async def _add(
         self,
@@ -238,10 +235,12 @@ class Lifecycle:
         """Make material for the next version of *path* and record it, with what changes beside."""
         registry = self._projection.registry
         self._require_open_above(path)
+        fences = registry.fences(path)  # of this judgement: making a key takes its time
         key_id = KeyId(path, len(registry.versions(path)) + 1)
         custody = self._keeping.custodies[self._keeping.fresh]
-        label = f"{self._mark}{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
+        label = f"{self._keeping.log}~{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
         made = await custody.make(label, _ALGORITHMS[wraps])
+        self._unrecorded |= {key.handle: self._clock() for key in made}
         version = KeyVersion(
             path=path.text,
             version=key_id.version,
@@ -254,7 +253,7 @@ class Lifecycle:
         fresh = [found for found in (*beside, version) if found.number == 1]
         once = tuple(Once(f"create:{found.id}", None, None) for found in fresh)
         try:
-            return await self._commit(op, [*beside, version], registry.fences(path), once, actor)
+            return await self._commit(op, [*beside, version], fences, once, actor)
         except StaleError as error:
             for key in made:
                 await custody.destroy(key.handle)
@@ -273,7 +272,8 @@ class Lifecycle:
         for start in range(0, len(versions), VERSIONS_OF_A_RECORD):
             part = versions[start : start + VERSIONS_OF_A_RECORD]
             moves = {version.fence: version.number for version in part}
-            expected = {name: number for name, number in fences.items() if name not in moves}
+            relied_on = {**actor.judged, **fences}
+            expected = {name: number for name, number in relied_on.items() if name not in moves}
             body, openings = self._scribe.write(
                 RECORD_TYPE, part[0].id.tenant, actor.origin, actor.caller, _fields(op, part, moves)
             )

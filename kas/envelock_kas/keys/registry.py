@@ -146,12 +146,13 @@ class Registry:
             yield from known.values()
 
     def fences(self, path: KeyPath) -> dict[str, int]:
-        """The numbers of every version of every path above *path*."""
-        return {
-            version.fence: version.number
-            for above in path.ancestors
-            for version in self.versions(above)
-        }
+        """The numbers of the newest version of every path above *path*.
+
+        The newest one says whether the path is open. Suspending a path moves it, and so does a
+        rotation, which gives the path another newest version.
+        """
+        newest = (self.newest(above) for above in path.ancestors)
+        return {version.fence: version.number for version in newest if version is not None}
 
     def standing(self, key_id: KeyId, *, permitted: frozenset[State] = UNWRAPS) -> Standing | None:
         """Whether a version may be used now; None when it is unknown.
