@@ -6,6 +6,7 @@ what makes this KAS a registered enforcement point.
 """
 
 import asyncio
+import io
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -128,7 +129,7 @@ class AuthzenClient:
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         async with self._session.post(
             "http://pdp/access/v1/evaluations",
-            data=body,
+            data=io.BytesIO(body),
             headers={"Content-Type": "application/json"},
             allow_redirects=False,
         ) as response:
