@@ -22,6 +22,7 @@ from envelock_formats.framing import b64, from_b64
 from envelock_formats.keyid import KeyId, KeyPath
 from envelock_formats.tdf import container
 from envelock_formats.tdf.keyaccess import KeyAccess, bind_policy, binding_mac, keys_sha256
+from envelock_formats.tdf.keyaccess import object_id as offline_id
 from envelock_formats.tdf.manifest import OVERHEAD, Manifest, write_manifest
 from envelock_formats.tdf.policy import parse_policy, write_policy
 from envelock_formats.tdf.segments import SegmentCipher, root_signature
@@ -133,9 +134,10 @@ def keyaccess(given: Value) -> Value:
 
 def object_id(objects: tuple[KeyAccess, ...]) -> str:
     """The id by which the ledger knows an object."""
-    from envelock.opening import object_ids  # noqa: PLC0415 the consumer's reading of the rule
-
-    return object_ids(objects)
+    [wrapped, *_] = [from_b64(key.wrappedKey) for key in objects]
+    if online.is_online(wrapped):
+        return online.OnlineWrap.parse(wrapped).id
+    return offline_id(objects)
 
 
 def request_(given: Value) -> Value:
