@@ -13,7 +13,6 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from envelock_ledger.note import VerifierKey
 from envelock_ledger.remote import LedgerClient
 from envelock_ledger.settings import WRITING_ROLE, socket_path
 from envelock_service.callers import Callers
+from envelock_service.loop import run
 from envelock_service.oidc import CallerSettings, TokenVerifier, with_development_issuer
 from envelock_service.server import runner
 from envelock_service.settings import FILE, DeploymentSettings, SettingsError, section
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--ledger-key", default="", help="the ledger's key instead of the setting")
     asked = parser.parse_args()
     try:
-        _run(serve(asked.data, asked.worker, asked.listen, asked.ledger_key))
+        run(serve(asked.data, asked.worker, asked.listen, asked.ledger_key))
     except (SettingsError, SocketError, LedgerError, RegistryError, OSError) as error:
         hint = getattr(error, "hint", None)
         print(json.dumps({"error": str(error), "next": hint}), file=sys.stderr)  # noqa: T201 the interface
@@ -192,15 +192,6 @@ async def _serve_internal(stack: AsyncExitStack, app: web.Application, path: Pat
     bound = bind(path)
     stack.callback(unbind, bound, path)
     await web.SockSite(internal, bound).start()
-
-
-def _run(main_coroutine: Coroutine[None, None, None]) -> None:
-    try:
-        import uvloop  # noqa: PLC0415 used when it is installed
-    except ImportError:
-        asyncio.run(main_coroutine)
-    else:
-        uvloop.run(main_coroutine)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from envelock_ledger.serve import Server
 from envelock_ledger.settings import LedgerSettings, load, socket_path
 from envelock_ledger.store.files import Lock, make_folder
 from envelock_ledger.writer import Writer
+from envelock_service.loop import run
 from envelock_service.settings import SettingsError
 from envelock_service.sockets import SocketError, bind, unbind
 
@@ -37,7 +37,7 @@ def main() -> int:
     data: Path = parser.parse_args().data
     try:
         settings = load(data)
-        _run(serve(data, settings))
+        run(serve(data, settings))
     except (LedgerError, SettingsError, SocketError) as error:
         print(json.dumps({"error": str(error), "next": error.hint}), file=sys.stderr)  # noqa: T201 - the interface
         return error.exit_code
@@ -99,15 +99,6 @@ def _tune() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(*GENERATIONS)
-
-
-def _run(main_coroutine: Coroutine[None, None, None]) -> None:
-    try:
-        import uvloop  # noqa: PLC0415 - used when it is installed
-    except ImportError:
-        asyncio.run(main_coroutine)
-    else:
-        uvloop.run(main_coroutine)
 
 
 if __name__ == "__main__":
