@@ -2,7 +2,7 @@
 
 Both run the same protocol core; they differ in who waits. Nothing is sent before the first call,
 and one client serves many threads or tasks. `with_token` acts for somebody else over the same pool
-of connections, and shares neither tokens nor keys.
+of connections: it shares the heads of ledgers, and neither tokens nor keys nor answers.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar, overload
 
 from envelock.errors import ConfigError
-from envelock.exchange import Call, Pause, Reply, Steps, TokenWanted, drive
+from envelock.exchange import Call, Done, Pause, Reply, Steps, TokenWanted, advance, drive
 from envelock.files import Progress, Source, Target, refuse_large, refuse_text, size_hint
 from envelock.opening import Unlocked, unlock
 from envelock.reader import Reader, SealedFile
@@ -27,6 +27,7 @@ from envelock.transport import AsyncTransport, SyncTransport
 from envelock.writer import Sealed, seal, seal_bytes
 
 FILE_THREADS = 4
+CORE_THREADS = 2  # of their own: long work on files does not hold up requests
 T = TypeVar("T")
 SyncToken: TypeAlias = str | Callable[[], str]
 AsyncToken: TypeAlias = str | Callable[[], str | Awaitable[str]]
@@ -206,7 +207,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio: files are sealed and opened in threads of its own."""
+    """The same for asyncio: everything but the network waits and computes in threads of its own."""
 
     def __init__(
         self,
@@ -219,6 +220,7 @@ class AsyncClient:
         self._token = token
         self._transport = AsyncTransport()
         self._threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="envelock")
+        self._core = ThreadPoolExecutor(CORE_THREADS, thread_name_prefix="envelock-core")
         self.session = open_session(url, profile, ledger_key, brought=token is not None)
 
     def with_token(self, token: AsyncToken) -> "AsyncClient":
@@ -227,6 +229,7 @@ class AsyncClient:
         other._token = token
         other._transport = self._transport
         other._threads = self._threads
+        other._core = self._core
         other.session = self.session.for_another()
         return other
 
@@ -318,13 +321,11 @@ class AsyncClient:
     async def run(self, steps: Steps[T]) -> T:
         """Run an operation of the protocol core."""
         answer: Reply | str | None = None
+        loop = asyncio.get_running_loop()
         while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            match step:
+            match step := await loop.run_in_executor(self._core, advance, steps, answer):
+                case Done(value):
+                    return value
                 case Call():
                     answer = await self._transport.send(step)
                 case Pause(seconds):
@@ -336,7 +337,8 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Close the pool and the threads; those made by `with_token` share them."""
         await self._transport.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._core):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> Self:
         return self

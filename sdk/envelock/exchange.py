@@ -7,7 +7,7 @@ the async client does the same with `await`.
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -70,6 +70,25 @@ def call(request: Call) -> Steps[Reply]:
     return reply
 
 
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """The operation ended, with its result."""
+
+    value: T
+
+
+def advance(steps: Steps[T], answer: Reply | str | None) -> Step | Done[T]:
+    """Send *answer* and run *steps* up to what it asks next.
+
+    This is where the core computes, and reads and writes what a profile keeps: it may take a
+    while, but waits for nobody outside this machine.
+    """
+    try:
+        return steps.send(answer)
+    except StopIteration as ended:
+        return Done(ended.value)
+
+
 def drive(
     steps: Steps[T],
     send: Callable[[Call], Reply],
@@ -79,12 +98,9 @@ def drive(
     """Run *steps* over blocking I/O."""
     answer: Reply | str | None = None
     while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        match step:
+        match step := advance(steps, answer):
+            case Done(value):
+                return value
             case Call():
                 answer = send(step)
             case Pause(seconds):
@@ -142,9 +158,11 @@ def error_of(reply: Reply, what: str) -> EnvelockError:
 def _problem(reply: Reply) -> _Problem:
     try:
         return msgspec.json.decode(reply.body, type=_Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _Problem()
 
 
 def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isdigit() else None
+    """`Retry-After` in seconds; its other form, a date, is passed over."""
+    digits = text is not None and text.isascii() and text.isdigit()
+    return float(text) if text is not None and digits else None

@@ -1,12 +1,13 @@
 """HTTP for the clients: urllib3 for the blocking one, aiohttp for the other, loaded on first use.
 
 No redirect is followed, no proxy or `.netrc` of the environment is used, an answer is read to a
-cap, and one that does not come is a `Reply` with status 0.
+cap, and one that does not come, or not in time, is a `Reply` with status 0.
 """
 
 import asyncio
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from envelock.exchange import Call, Reply
@@ -18,14 +19,22 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 MAX_ANSWER = 16 * 1024 * 1024
+CHUNK_SIZE = 64 * 1024
 POOL_SIZE = 32
 USER_AGENT = "envelock"
 
 
 class SyncTransport:
-    """A pool of connections for threads; made anew in a forked child."""
+    """A pool of connections for threads; made anew in a forked child.
 
-    def __init__(self) -> None:
+    Args:
+        read_seconds: How long to wait for headers, and how long a whole call may take before the
+            rest of its answer is given up; looked at whenever bytes arrive, so that a call ends
+            after twice this time at most. Headers that drip are not bounded.
+    """
+
+    def __init__(self, read_seconds: float = READ_SECONDS) -> None:
+        self._read_seconds = read_seconds
         self._lock = threading.Lock()
         self._pool: urllib3.PoolManager | None = None
         self._pid = os.getpid()
@@ -34,6 +43,7 @@ class SyncTransport:
         """Make one call."""
         import urllib3  # noqa: PLC0415 loaded on the first call
 
+        ends = time.monotonic() + self._read_seconds
         try:
             response = self._opened().request(
                 call.method,
@@ -43,14 +53,16 @@ class SyncTransport:
                 redirect=False,
                 preload_content=False,
             )
-            body = response.read(MAX_ANSWER + 1, decode_content=True)
-            whole = len(body) <= MAX_ANSWER
-            response.drain_conn() if whole else response.close()
+            try:
+                body = _read_blocking(response, ends)
+            except BaseException:
+                response.close()
+                raise
             response.release_conn()
         except urllib3.exceptions.HTTPError as error:
             return Reply(0, {}, type(error).__name__.encode())
-        if not whole:
-            return Reply(0, {}, b"answer too large")
+        except _AnswerError as error:
+            return Reply(0, {}, str(error).encode())
         return Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
 
     def close(self) -> None:
@@ -65,7 +77,7 @@ class SyncTransport:
 
         with self._lock:
             if self._pool is None or self._pid != os.getpid():
-                timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+                timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=self._read_seconds)
                 self._pool = urllib3.PoolManager(maxsize=POOL_SIZE, retries=False, timeout=timeout)
                 self._pid = os.getpid()
             return self._pool
@@ -104,6 +116,21 @@ class AsyncTransport:
             await self._session.close()
             self._session = None
             await asyncio.sleep(0)
+
+
+class _AnswerError(Exception):
+    """An answer that is not read to its end."""
+
+
+def _read_blocking(response: "urllib3.BaseHTTPResponse", ends: float) -> bytes:
+    body = bytearray()
+    while chunk := response.read1(CHUNK_SIZE, decode_content=True):
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise _AnswerError("answer too large")
+        if time.monotonic() > ends:
+            raise _AnswerError("answer too slow")
+    return bytes(body)
 
 
 async def _read(response: "aiohttp.ClientResponse") -> bytes:
