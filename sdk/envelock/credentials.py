@@ -1,7 +1,8 @@
 """The token that a session shows, and the key that it proves to hold.
 
 A session draws one P-256 key. A token that it fetches itself is bound to that key (RFC 9449), and
-every request then carries a fresh proof; a token that the caller brings is shown as it is.
+every request then carries a fresh proof; a token that the caller brings is shown as it is. The
+client secret goes to the pinned issuer alone, whatever a KAS says of where tokens are issued.
 """
 
 import base64
@@ -35,10 +36,10 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ShownToken:
-    """An access token, and whether it is shown with proofs."""
+    """An access token, and the key that it is shown with proofs of."""
 
     text: str = field(repr=False)
-    bound: bool
+    jkt: str  # thumbprint of the key; empty for an unbound token, shown without proofs
     expires: float  # unix seconds
 
 
@@ -55,19 +56,21 @@ class Credentials:
         self.jwk = jose.public_jwk(self.key.public_key())
         self.jkt = jose.thumbprint(self.jwk)
 
-    @property
-    def bound_to(self) -> str:
-        """Thumbprint of the key that the token in use is bound to; empty for an unbound one."""
-        with self._lock:
-            return self.jkt if self._token is not None and self._token.bound else ""
-
     def token(self, endpoint: str) -> Steps[ShownToken]:
-        """The token to show: kept until shortly before its end."""
+        """The token to show: kept until shortly before its end.
+
+        Args:
+            endpoint: Where the KAS says tokens are issued; not believed, see `_permitted`.
+
+        Raises:
+            ConfigError: There is no secret, or it may not go there.
+            NotAuthenticatedError: The issuer does not know the client.
+        """
         if self._brought:
             text = yield TokenWanted()
             if not isinstance(text, str) or not text:
                 raise NotAuthenticatedError("the token callable gave no token")
-            return ShownToken(text, bound=False, expires=0)
+            return ShownToken(text, jkt="", expires=0)
         with self._lock:
             known = self._token
         if known is not None and time.time() < known.expires - MARGIN_SECONDS:
@@ -84,7 +87,7 @@ class Credentials:
 
     def headers(self, token: ShownToken, method: str, url: str) -> dict[str, str]:
         """The headers that authenticate one request; a bound token gets a fresh proof."""
-        if not token.bound:
+        if not token.jkt:
             return {"Authorization": f"Bearer {token.text}"}
         ath = b64url(hashlib.sha256(token.text.encode()).digest())
         proof = self._proof(method, url, {"ath": ath})
@@ -94,7 +97,7 @@ class Credentials:
         client_id = self._profile.values.client_id
         if not client_id:
             raise ConfigError("no client id", hint="run `envelock login`, or pass --as NAME")
-        private_origin(endpoint)
+        endpoint = self._permitted(endpoint)
         pair = f"{quote_plus(client_id)}:{quote_plus(self._profile.secret())}"
         headers = {
             "Authorization": "Basic " + base64.b64encode(pair.encode()).decode(),
@@ -104,8 +107,34 @@ class Credentials:
         form = urlencode({"grant_type": "client_credentials"}).encode()
         reply = yield from call(Call("POST", endpoint, headers, form))
         answer = _read(reply, client_id)
-        bound = answer.token_type.lower() == "dpop"
-        return ShownToken(answer.access_token, bound, time.time() + answer.expires_in)
+        jkt = self.jkt if answer.token_type.lower() == "dpop" else ""
+        return ShownToken(answer.access_token, jkt, time.time() + answer.expires_in)
+
+    def _permitted(self, named: str) -> str:
+        """The endpoint that the client secret may go to, when a KAS has *named* one.
+
+        SECURITY: a KAS must not choose who learns the secret. Without a pinned endpoint only the
+        KAS's own origin will do, to which the caller has chosen to talk.
+
+        Raises:
+            ConfigError: The KAS names another one.
+        """
+        pinned = self._profile.values.token_endpoint
+        if pinned and named not in {"", pinned}:
+            raise ConfigError(
+                f"the KAS names token endpoint {named[:200]!r}, and {pinned!r} is pinned",
+                code="token_endpoint",
+                hint="if its operator confirms: envelock login --token-endpoint URL",
+            )
+        endpoint = pinned or named
+        if not pinned and private_origin(endpoint) != private_origin(self._profile.values.url):
+            raise ConfigError(
+                f"the KAS names token endpoint {named[:200]!r}, which is not pinned",
+                code="token_endpoint",
+                hint="run `envelock login`, or set ENVELOCK_TOKEN_ENDPOINT",
+            )
+        private_origin(endpoint)
+        return endpoint
 
     def _proof(self, method: str, url: str, more: dict[str, str]) -> str:
         claims: dict[str, Json] = {
@@ -129,5 +158,5 @@ def _read(reply: Reply, client_id: str) -> _TokenAnswer:
         raise error_of(reply, "token")
     try:
         return msgspec.json.decode(reply.body, type=_TokenAnswer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnavailableError("token: the issuer's answer is malformed") from error

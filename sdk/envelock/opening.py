@@ -3,10 +3,14 @@
 Only servers on the allowlist are asked: the one of the profile, by the address that it says files
 name it by, and those that the profile lists. Everything else in the file is a claim until the root
 signature verifies under the joined key.
+
+A receipt is required from the KAS of the profile, whose ledger's key is pinned. The servers that
+the profile lists beside it have ledgers of their own, or none: nothing they say of one is verified,
+so no receipt of theirs is passed on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -21,7 +25,7 @@ from envelock.errors import (
 )
 from envelock.exchange import Steps
 from envelock.reader import SealedFile
-from envelock.receipts import Asked
+from envelock.receipts import Asked, Witness
 from envelock.session import Session, fresh_key
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import from_b64
@@ -49,10 +53,10 @@ _FORBIDDEN = "desc = forbidden"
 
 @dataclass(frozen=True, slots=True)
 class Unlocked:
-    """The data key's owner: its shares joined, and the receipt of their release."""
+    """The data key that the shares of a file join to, and the verified receipt of their release."""
 
-    dek: bytes
-    receipt: str | None
+    dek: bytes = field(repr=False)
+    receipt: str | None  # None where no receipt was required
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def unlock(session: Session, sealed: SealedFile) -> Steps[Unlocked]:
         KasNotAllowedError: The file names no server that may be asked.
         DeniedError: A share that is needed was refused.
         TamperedError: Shares do not fit together, or a server found the file altered.
-        ReceiptError: A server of ours gave no receipt of this release, or one that does not hold.
+        ReceiptError: The profile's KAS gave no receipt of this release, or one that does not hold.
     """
     shares: dict[int, bytes] = {}
     receipt: str | None = None
@@ -88,7 +92,7 @@ def unlock(session: Session, sealed: SealedFile) -> Steps[Unlocked]:
     return Unlocked(sealed.join(shares), receipt)
 
 
-def object_ids(keys: Sequence[KeyAccess]) -> str:
+def ledger_id(keys: Sequence[KeyAccess]) -> str:
     """The id under which the ledger knows an object with these key access objects.
 
     Raises:
@@ -137,7 +141,7 @@ def _obtain(
 ) -> Steps[tuple[dict[int, bytes], str | None]]:
     """One rewrap for all shares at one server; verifies the receipt before anything is used."""
     key = fresh_key()
-    witness = session.witness((yield from session.configuration(group.url)))
+    witness = yield from _witness(session, group)
     since = witness.newest() if witness is not None else None
     body = RewrapBody(
         clientPublicKey=public_pem(key.public_key()),
@@ -154,12 +158,20 @@ def _obtain(
     permitted = {name: found for name, found in results.items() if found.status == "permit"}
     if not permitted or not permitted.keys() <= named.keys():
         raise _refused(list(results.values()), done.request_id)
-    receipt = receipt_of(done.answer)
+    receipt = None
     if witness is not None:
-        asked = _asked(sealed, group, body.clientPublicKey, session.credentials.bound_to)
+        receipt = receipt_of(done.answer)
+        asked = _asked(sealed, group, body.clientPublicKey, done.jkt)
         witness.require_release(receipt, asked, {item.id for item in asked.objects}, since)
     shares = _open(permitted, named, done.answer.sessionPublicKey, key)
     return shares, receipt
+
+
+def _witness(session: Session, group: _Group) -> Steps[Witness | None]:
+    """Who verifies the receipt of *group*; None for another server than the profile's own."""
+    if group.url != session.url:
+        return None
+    return session.witness((yield from session.configuration()))
 
 
 def _entry(sealed: SealedFile, group: _Group) -> ObjectEntry:
@@ -171,7 +183,7 @@ def _asked(sealed: SealedFile, group: _Group, pem: str, jkt: str) -> Asked:
     keys = tuple(group.keys.values())
     try:
         requested = RequestedObject(
-            object_ids(keys), policy_sha256(sealed.policy_text), keys_sha256(keys)
+            ledger_id(keys), policy_sha256(sealed.policy_text), keys_sha256(keys)
         )
     except FormatError as error:
         raise sealed_file_error(error) from error

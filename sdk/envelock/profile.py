@@ -1,59 +1,59 @@
 """Who am I, and where is the KAS: arguments, then the environment, then a profile.
 
-A profile is a TOML file: `url`, `client_id`, `client_secret_file`, `ledger_key`, and for files that
-name other key access servers a list `kas` of their addresses. Those that `envelock up` made lie in
-`DIR/profiles`, others in `$XDG_CONFIG_HOME/envelock`. Nothing is guessed: without a profile named
-`default` the choice has to be made.
+A profile is a TOML file: `url`, `client_id`, `client_secret_file`, `token_endpoint`, `ledger_key`,
+and for files that name other key access servers a list `kas` of their addresses. Those that
+`envelock up` made lie in `DIR/profiles`, others in `$XDG_CONFIG_HOME/envelock`. Nothing is guessed:
+without a profile named `default` the choice has to be made.
 
-Beside a profile lies what was learned through it, `NAME.state.json`: the newest head of each pinned
-ledger, and what may be cached. It holds no secret.
+Beside a profile lies what was learned through it (see `state`).
 """
 
-import fcntl
-import os
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from envelock.errors import ConfigError
-from envelock_formats.canonical import Json, encode, parse_object
-from envelock_formats.errors import FormatError
 
 DEFAULT = "default"
-MAX_STATE = 4 * 1024 * 1024
 VARIABLES = {
     "url": "ENVELOCK_URL",
     "client_id": "ENVELOCK_CLIENT_ID",
     "client_secret_file": "ENVELOCK_CLIENT_SECRET_FILE",
+    "token_endpoint": "ENVELOCK_TOKEN_ENDPOINT",
     "ledger_key": "ENVELOCK_LEDGER_KEY",
 }
 
 
 class ProfileValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The keys of a profile file."""
+    """The keys of a profile file; `token_endpoint` is where alone the client secret goes."""
 
     url: str = ""
     client_id: str = ""
     client_secret_file: str = ""
+    token_endpoint: str = ""
     ledger_key: str = ""
     kas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A profile, and where its state is kept; without a file the state lives in memory."""
+    """A profile, and where it lies; without a file what is learned lives in memory."""
 
     values: ProfileValues
     name: str
     file: Path | None = None
 
     @property
-    def state_file(self) -> Path | None:
-        """Where the state is kept."""
+    def heads_file(self) -> Path | None:
+        """Where the newest heads of ledgers are kept."""
+        return None if self.file is None else self.file.with_name(f"{self.file.stem}.heads.json")
+
+    @property
+    def cache_file(self) -> Path | None:
+        """Where answers are kept for a while."""
         return None if self.file is None else self.file.with_name(f"{self.file.stem}.state.json")
 
     def secret(self) -> str:
@@ -116,48 +116,6 @@ def list_profiles(environment: Mapping[str, str], data: Path | None = None) -> l
     return sorted(
         {file.stem for folder in _folders(environment, data) for file in folder.glob("*.toml")}
     )
-
-
-class State:
-    """What was learned through a profile; every change is written at once, whole."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        self._memory: dict[str, Json] = {}
-
-    def read(self) -> dict[str, Json]:
-        """Everything; an unreadable file counts as empty, since nothing in it is needed."""
-        if self._file is None:
-            return dict(self._memory)
-        try:
-            return parse_object(self._file.read_bytes(), max_bytes=MAX_STATE)
-        except (OSError, FormatError):
-            return {}
-
-    @contextmanager
-    def changing(self) -> Iterator[dict[str, Json]]:
-        """Change what was learned; processes take turns."""
-        if self._file is None:
-            yield self._memory
-            return
-        with self._turn(self._file):
-            values = self.read()
-            yield values
-            fresh = self._file.with_name(f".{self._file.name}.new")
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(encode(values))
-            fresh.replace(self._file)
-
-    @staticmethod
-    @contextmanager
-    def _turn(file: Path) -> Iterator[None]:
-        descriptor = os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _values(values: Mapping[str, object], source: str) -> ProfileValues:

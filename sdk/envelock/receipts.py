@@ -2,24 +2,29 @@
 
 A receipt counts when it verifies under the pinned key, when its record is of this very request, and
 when the log extends the newest head that was seen under that key. The newest head is kept.
+
+The receipt of a published key carries no proof of growth, since its endpoint takes no size: there a
+log that is smaller than the newest head, or as large with another root, is refused, and a larger
+one is not kept as a head.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 
 from envelock.errors import ReceiptError
-from envelock.profile import State
-from envelock_formats.canonical import Json
-from envelock_formats.framing import b64, from_b64
+from envelock.state import Head, Heads
+from envelock_formats.errors import FormatError
+from envelock_formats.framing import b64
+from envelock_formats.keyid import KeyId
 from envelock_formats.request import Caller, RequestedObject, request_digest, seal_digest
+from envelock_formats.wire import PublishedKey
 from envelock_ledger.errors import LedgerError
 from envelock_ledger.note import VerifierKey
 from envelock_ledger.proof import Receipt, VerifiedRecord
 
-HEADS = "heads"
+_TELL = "the ledger contradicts itself or what was seen before; tell an auditor"
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -52,19 +57,23 @@ class Asked:
 class Witness:
     """Verifies receipts under one pinned key, and keeps the newest head seen."""
 
-    def __init__(self, ledger_key: str, state: State) -> None:
+    def __init__(self, ledger_key: str, heads: Heads) -> None:
         try:
             self._key = VerifierKey.parse(ledger_key)
         except LedgerError as error:
             raise ReceiptError(f"pinned ledger key: {error}", code="ledger_key") from error
         self._name = ledger_key
-        self._state = state
+        self._heads = heads
 
-    def newest(self) -> "Head | None":
-        """The newest head that was seen; ask for the proof from its size, then hold on to it."""
-        return _head(self._state.read(), self._name)
+    def newest(self) -> Head | None:
+        """The newest head that was seen; ask for the proof from its size, then hold on to it.
 
-    def verify(self, text: str | None, since: "Head | None") -> VerifiedRecord:
+        Raises:
+            ReceiptError: What was kept cannot be read.
+        """
+        return self._heads.newest(self._name)
+
+    def verify(self, text: str | None, since: Head | None) -> VerifiedRecord:
         """Verify a receipt's proofs, and that the log extends *since*.
 
         Args:
@@ -74,24 +83,17 @@ class Witness:
         Raises:
             ReceiptError: There is no receipt, or something does not hold.
         """
-        if text is None:
-            raise ReceiptError(
-                "the KAS gave no receipt", hint="do not use what was opened; tell the operator"
-            )
+        verified = self._verified(text)
         try:
-            verified = Receipt.parse(text).verify(self._key)
             if since is not None:
                 verified.check_extends(since.size, since.root)
         except LedgerError as error:
-            raise ReceiptError(
-                f"receipt: {error}",
-                hint="the ledger contradicts itself or what was seen before; tell an auditor",
-            ) from error
-        self._keep(since, Head(verified.checkpoint.size, verified.checkpoint.root))
+            raise ReceiptError(f"receipt: {error}", hint=_TELL) from error
+        self._heads.advance(self._name, since, _head(verified))
         return verified
 
     def require_release(
-        self, text: str | None, asked: Asked, released: set[str], since: "Head | None"
+        self, text: str | None, asked: Asked, released: set[str], since: Head | None
     ) -> VerifiedRecord:
         """Verify that a receipt records this release.
 
@@ -127,9 +129,11 @@ class Witness:
         *,
         digest_of: Callable[[str, Caller, str], bytes],
         jkt: str,
+        kid: str,
+        dataset: str | None,
         ids: set[str],
         policy: bytes,
-        since: "Head | None",
+        since: Head | None,
     ) -> VerifiedRecord:
         """Verify that a receipt records the issue of data keys.
 
@@ -137,6 +141,8 @@ class Witness:
             text: The receipt.
             digest_of: Request digest from KAS id, caller and scope, as `seal_digest` makes it.
             jkt: Thumbprint that the token is bound to, or empty.
+            kid: Id of the key that wraps them, as the answer names it.
+            dataset: The dataset that was asked for, if one was.
             ids: Object ids that were issued.
             policy: `policy_sha256` of their policy.
             since: What `newest` was when the request was sent.
@@ -147,45 +153,80 @@ class Witness:
         verified = self.verify(text, since)
         record = _record(verified, "issue")
         scope = str(verified.fields.get("scope"))
+        _require_named(kid, scope, dataset)
         digest = digest_of(record.kas, _caller(verified, record, jkt), scope)
-        listed = {row.id for row in record.objs if row.pol == policy.hex()}
+        listed = {row.id for row in record.objs if row.pol == policy.hex() and row.kid == kid}
         if record.rh != digest.hex() or listed != ids:
             raise ReceiptError("receipt is of another request")
         return verified
 
-    def require_key(self, text: str, kid: str, der: bytes) -> None:
-        """Verify that a receipt records the public key *der* under *kid*.
+    def require_key(
+        self, published: PublishedKey, der: bytes, dataset: str | None, since: Head | None
+    ) -> None:
+        """Verify that the receipt of a published key records it.
+
+        Not checked: that the path is of the caller's tenant, which only the KAS knows.
+
+        Args:
+            published: The key, as the KAS answered.
+            der: The public key itself.
+            dataset: The dataset that was asked for, if one was.
+            since: What `newest` was when the request was sent.
 
         Raises:
-            ReceiptError: The record does not introduce that key.
+            ReceiptError: The record does not introduce that key, its id, path and dataset do not
+                fit together, or the log is not one that *since* could have grown into.
         """
-        verified = self.verify(text, None)
-        if verified.fields.get("typ") != "key.lifecycle" or not _introduces(verified, kid, der):
-            raise ReceiptError(f"receipt does not introduce the key {kid}")
+        verified = self._verified(published.receipt)
+        _require_named(published.kid, published.path, dataset)
+        kind = verified.fields.get("typ")
+        if kind != "key.lifecycle" or not _introduces(verified, published.kid, der):
+            raise ReceiptError(f"receipt does not introduce the key {published.kid}")
+        head = _head(verified)
+        if since is not None and (
+            head.size < since.size or head == (since.size, head.root) != since
+        ):
+            raise ReceiptError(
+                f"receipt: the ledger has {head.size} records, and {since.size} were seen",
+                hint=_TELL,
+            )
+        if since is None:
+            self._heads.advance(self._name, None, head)
 
-    def _keep(self, since: "Head | None", head: "Head") -> None:
-        """Keep *head* when it was proven to extend the one that is kept now."""
-        with self._state.changing() as values:
-            kept = _head(values, self._name)
-            heads = values.setdefault(HEADS, {})
-            if kept == since and isinstance(heads, dict):
-                heads[self._name] = [head.size, b64(head.root)]
+    def _verified(self, text: str | None) -> VerifiedRecord:
+        """Verify a receipt's proofs under the pinned key."""
+        if text is None:
+            raise ReceiptError(
+                "the KAS gave no receipt", hint="do not use what was opened; tell the operator"
+            )
+        try:
+            return Receipt.parse(text).verify(self._key)
+        except LedgerError as error:
+            raise ReceiptError(f"receipt: {error}", hint=_TELL) from error
 
 
-class Head(NamedTuple):
-    """The size and root of a ledger at some time."""
-
-    size: int
-    root: bytes
+def _head(verified: VerifiedRecord) -> Head:
+    return Head(verified.checkpoint.size, verified.checkpoint.root)
 
 
-def _head(values: dict[str, Json], name: str) -> Head | None:
-    heads = values.get(HEADS)
-    match heads.get(name) if isinstance(heads, dict) else None:
-        case [int(size), str(root)]:
-            return Head(size, from_b64(root))
-        case _:
-            return None
+def _forked(head: Head, since: Head) -> bool:
+    return head.size == since.size and head.root != since.root
+
+
+def _require_named(kid: str, path: str, dataset: str | None) -> None:
+    """A key id is of its path, and the path of the dataset that was asked for.
+
+    Raises:
+        ReceiptError: They do not fit together.
+    """
+    try:
+        named = KeyId.parse(kid).path.text
+    except FormatError as error:
+        raise ReceiptError(f"receipt: {error}") from error
+    if named != path:
+        raise ReceiptError(f"the KAS names key {kid[:200]!r} for path {path[:200]!r}")
+    if dataset and dataset not in path.split(":"):
+        raise ReceiptError(f"the KAS names key {kid[:200]!r} for dataset {dataset!r}")
 
 
 def seal_digest_of(

@@ -23,7 +23,7 @@ from envelock_formats.online import OnlineWrap, hpke_info, open_data_key
 from envelock_formats.request import key_sha256, policy_sha256, spki_from_pem
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess, bind_policy
 from envelock_formats.tdf.policy import write_policy
-from envelock_formats.wire import NONCE_SIZE, SealAnswer, SealBody
+from envelock_formats.wire import NONCE_SIZE, SealAnswer, SealBody, SealedKey
 from envelock_formats.wrap import EC_P256, IV_SIZE, p256_from_pem, public_pem, wrap_ec
 
 
@@ -117,20 +117,24 @@ def _plan_online(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:
         dataset=wish.dataset,
         seen=since.size if since is not None else None,
     )
-    answer = yield from session.data_keys(body)
-    issued = answer.keys[0]
+    done = yield from session.data_keys(body)
+    answer, issued = done.answer, _only(done.answer)
+    digest = answer.digest
     if witness is not None:
-        witness.require_issue(
+        verified = witness.require_issue(
             answer.receipt,
             digest_of=seal_digest_of(
                 key_digest=key_sha256(spki_from_pem(body.clientPublicKey)), count=1, nonce=nonce
             ),
-            jkt=session.credentials.bound_to,
+            jkt=done.jkt,
+            kid=answer.kid,
+            dataset=wish.dataset,
             ids={issued.id},
             policy=policy_sha256(policy),
             since=since,
         )
-    dek = _opened(answer, ephemeral)
+        digest = str(verified.fields["rh"])
+    dek = _opened(issued, digest, ephemeral)
     key = KeyAccess(
         type="wrapped",
         url=answer.url,
@@ -142,13 +146,24 @@ def _plan_online(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:
     return SealPlan(dek, (key,), policy)
 
 
-def _opened(answer: SealAnswer, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The data key of an answer, whose wrap must be of the object that it names."""
-    issued = answer.keys[0]
+def _only(answer: SealAnswer) -> SealedKey:
+    if len(answer.keys) != 1:
+        raise UnavailableError(f"data keys: one was asked for, and {len(answer.keys)} came")
+    return answer.keys[0]
+
+
+def _opened(issued: SealedKey, digest: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A data key, whose wrap must be of the object that it names.
+
+    Args:
+        issued: The key, as the KAS answered.
+        digest: Request digest in hex: of the verified record where there is one.
+        key: The ephemeral key of the request.
+    """
     try:
         wrapped = from_b64(issued.wrappedKey)
         wrap = OnlineWrap.parse(wrapped)
-        info = hpke_info(bytes.fromhex(answer.digest), wrap.object_id, wrapped)
+        info = hpke_info(bytes.fromhex(digest), wrap.object_id, wrapped)
         if wrap.id != issued.id:
             raise UnavailableError("data keys: the answer names another object than its wrap")
         return open_data_key(from_b64(issued.sealed), key, info)

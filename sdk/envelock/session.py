@@ -16,13 +16,15 @@ from urllib.parse import urlencode
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from envelock.addresses import private_origin
+from envelock.addresses import origin, private_origin
 from envelock.credentials import Credentials
 from envelock.errors import ConfigError, UnavailableError
 from envelock.exchange import Call, Pause, Reply, Steps, call, error_of
-from envelock.profile import Profile, ProfileValues, State, load_profile
+from envelock.profile import Profile, ProfileValues, load_profile
 from envelock.receipts import Witness
-from envelock_formats.canonical import plain
+from envelock.state import Cache, Heads
+from envelock_formats.canonical import convert, encode, plain
+from envelock_formats.errors import FormatError
 from envelock_formats.request import spki_from_pem
 from envelock_formats.wire import (
     PublishedKey,
@@ -86,17 +88,29 @@ class Attributes(msgspec.Struct, frozen=True):
     attributes: tuple[AttributeInfo, ...]
 
 
-class _Cached(msgspec.Struct, frozen=True):
-    at: int
-    value: dict[str, object]
-
-
 @dataclass(frozen=True, slots=True)
 class Rewrapped:
     """The answer to a rewrap, and the id that its record has."""
 
     answer: RewrapAnswer
     request_id: str | None
+    jkt: str  # of the token that the request showed, or empty
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The answer to a request for data keys."""
+
+    answer: SealAnswer
+    jkt: str  # of the token that the request showed, or empty
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A reply, and the thumbprint that the token shown for it is bound to."""
+
+    reply: Reply
+    jkt: str
 
 
 class Session:
@@ -109,21 +123,28 @@ class Session:
         brought_token: bool,
         ledger_key: str | None,
         entropy: Callable[[int], bytes],
+        heads: Heads | None = None,
     ) -> None:
         if not profile.values.url:
             raise ConfigError("no URL of a KAS", hint="pass url=, or set ENVELOCK_URL")
         self.profile = profile
         self.url = private_origin(profile.values.url)
-        self.state = State(profile.state_file)
+        self.heads = heads or Heads(profile.heads_file)
+        # SECURITY: what a caller's token was answered may be another tenant's: never on disk.
+        self._cache = Cache(None if brought_token else profile.cache_file)
         self.credentials = Credentials(profile, brought=brought_token, entropy=entropy)
         self._entropy = entropy
         self.ledger_key = ledger_key or profile.values.ledger_key
         self._configurations: dict[str, Configuration] = {}
 
     def for_another(self) -> "Session":
-        """The same KAS and pinned key for an identity that brings its own token."""
+        """The same KAS, pinned key and heads for an identity that brings its own token."""
         return Session(
-            self.profile, brought_token=True, ledger_key=self.ledger_key, entropy=self._entropy
+            self.profile,
+            brought_token=True,
+            ledger_key=self.ledger_key,
+            entropy=self._entropy,
+            heads=self.heads,
         )
 
     def configuration(self, url: str | None = None) -> Steps[Configuration]:
@@ -146,7 +167,7 @@ class Session:
             ConfigError: The KAS is ours and no ledger key is pinned.
         """
         if self.ledger_key:
-            return Witness(self.ledger_key, self.state)
+            return Witness(self.ledger_key, self.heads)
         if configuration.envelock is None:
             return None
         raise ConfigError(
@@ -163,14 +184,16 @@ class Session:
         base = url or self.url
         message = self._signed(body)
         target = f"{base}/kas.AccessService/Rewrap"
-        reply = yield from self._asked("POST", target, message, "open")
-        return Rewrapped(_read(reply, RewrapAnswer, "open"), reply.request_id)
+        done = yield from self._asked("POST", target, message, "open")
+        return Rewrapped(_read(done.reply, RewrapAnswer, "open"), done.reply.request_id, done.jkt)
 
-    def data_keys(self, body: SealBody) -> Steps[SealAnswer]:
+    def data_keys(self, body: SealBody) -> Steps[Issued]:
         """Ask for data keys made online. Not tried again: each request makes other keys."""
         message = self._signed(body)
-        reply = yield from self._once("POST", f"{self.url}/v1/datakeys", message, "data keys")
-        return _read(reply, SealAnswer, "data keys")
+        done = yield from self._once("POST", f"{self.url}/v1/datakeys", message, "data keys")
+        answer = _read(done.reply, SealAnswer, "data keys")
+        yield from self._require_ours(answer.url, "data keys")
+        return Issued(answer, done.jkt)
 
     def published_key(self, dataset: str | None, algorithm: str) -> Steps[PublishedKey]:
         """The public key that new files are sealed to; verified once, then kept for a while."""
@@ -178,12 +201,14 @@ class Session:
         name = f"key {urlencode(query)}"
         if (kept := self._kept(name, PublishedKey)) is not None:
             return kept
-        url = f"{self.url}/v1/publickeys?{urlencode(query)}"
-        reply = yield from self._asked("GET", url, b"", "public key")
-        published = _read(reply, PublishedKey, "public key")
         witness = self.witness((yield from self.configuration()))
+        since = witness.newest() if witness is not None else None
+        url = f"{self.url}/v1/publickeys?{urlencode(query)}"
+        done = yield from self._asked("GET", url, b"", "public key")
+        published = _read(done.reply, PublishedKey, "public key")
+        yield from self._require_ours(published.url, "public key")
         if witness is not None:
-            witness.require_key(published.receipt, published.kid, spki_from_pem(published.pem))
+            witness.require_key(published, _der(published), dataset, since)
         self._keep(name, published)
         return published
 
@@ -197,22 +222,36 @@ class Session:
                 "this KAS names no decision point to look attributes up at",
                 hint="name attributes in full: NAMESPACE/NAME=VALUE",
             )
-        reply = yield from self._asked("GET", f"{ours.pdp}/v1/attributes", b"", "attributes")
-        attributes = _read(reply, Attributes, "attributes")
+        done = yield from self._asked("GET", f"{ours.pdp}/v1/attributes", b"", "attributes")
+        attributes = _read(done.reply, Attributes, "attributes")
         self._keep("attributes", attributes)
         return attributes
 
     def operate(self, method: str, path: str, body: Mapping[str, object]) -> Steps[bytes]:
         """Call the operators' API; not tried again when it changes something."""
         text = msgspec.json.encode(body) if method == "POST" else b""
-        reply = yield from self._once(method, f"{self.url}{path}", text, path)
-        return reply.body
+        done = yield from self._once(method, f"{self.url}{path}", text, path)
+        return done.reply.body
+
+    def _require_ours(self, named: str, what: str) -> Steps[None]:
+        """Files that are sealed here name this KAS, by the address that it says it has.
+
+        Raises:
+            UnavailableError: The answer would have them name another server.
+        """
+        ours = (yield from self.configuration()).envelock
+        try:
+            same = origin(named) == origin(ours.url if ours is not None else self.url)
+        except ConfigError as error:
+            raise UnavailableError(f"{what}: the answer names no address of a KAS") from error
+        if not same:
+            raise UnavailableError(f"{what}: the answer names another KAS than the one asked")
 
     def _signed(self, body: RewrapBody | SealBody) -> bytes:
         token = write_request_token(body, self.credentials.key, now=int(time.time()))
         return msgspec.json.encode({"signedRequestToken": token})
 
-    def _asked(self, method: str, url: str, body: bytes, what: str) -> Steps[Reply]:
+    def _asked(self, method: str, url: str, body: bytes, what: str) -> Steps[_Answered]:
         """An authenticated request, tried again while the server cannot answer."""
         pause = FIRST_PAUSE_SECONDS
         for last in (*[False] * (TRIES - 1), True):
@@ -225,23 +264,24 @@ class Session:
                 pause *= 4
         raise UnavailableError(f"{what}: no answer")
 
-    def _once(self, method: str, url: str, body: bytes, what: str) -> Steps[Reply]:
+    def _once(self, method: str, url: str, body: bytes, what: str) -> Steps[_Answered]:
         """One authenticated request; a token that is not taken is fetched anew once."""
-        reply = yield from self._authenticated(method, url, body)
-        if reply.status == UNAUTHORIZED:
+        done = yield from self._authenticated(method, url, body)
+        if done.reply.status == UNAUTHORIZED:
             self.credentials.forget()
-            reply = yield from self._authenticated(method, url, body)
-        if reply.status != OK:
-            raise error_of(reply, what)
-        return reply
+            done = yield from self._authenticated(method, url, body)
+        if done.reply.status != OK:
+            raise error_of(done.reply, what)
+        return done
 
-    def _authenticated(self, method: str, url: str, body: bytes) -> Steps[Reply]:
+    def _authenticated(self, method: str, url: str, body: bytes) -> Steps[_Answered]:
         configuration = yield from self.configuration()
         token = yield from self.credentials.token(configuration.idp.token_endpoint)
         headers = self.credentials.headers(token, method, url)
         if body:
             headers |= {"Content-Type": "application/json", "Connect-Protocol-Version": "1"}
-        return (yield from call(Call(method, url, headers, body)))
+        reply = yield from call(Call(method, url, headers, body))
+        return _Answered(reply, token.jkt)
 
     def _patiently(self, request: Callable[[], Call]) -> Steps[Reply]:
         pause = FIRST_PAUSE_SECONDS
@@ -256,17 +296,22 @@ class Session:
 
     def _kept(self, name: str, shape: type[T]) -> T | None:
         """A value that was kept and is still fresh."""
+        kept = self._cache.get(self._own(name), now=int(time.time()), seconds=FRESH_SECONDS)
         try:
-            kept = msgspec.convert(self.state.read().get(f"cached {self.url} {name}"), _Cached)
-            value = msgspec.convert(kept.value, shape)
-        except msgspec.ValidationError:
+            return None if kept is None else convert(kept, shape)
+        except FormatError:
             return None
-        return value if time.time() - kept.at < FRESH_SECONDS else None
 
     def _keep(self, name: str, value: msgspec.Struct) -> None:
-        with self.state.changing() as values:
-            kept = {"at": int(time.time()), "value": plain(value)}
-            values[f"cached {self.url} {name}"] = plain(kept)
+        self._cache.put(self._own(name), plain(value), now=int(time.time()))
+
+    def _own(self, name: str) -> str:
+        """What *name* is kept as: answers belong to one client of one issuer at one KAS.
+
+        The environment may lay another client id over a profile whose file is the same.
+        """
+        values = self.profile.values
+        return encode([self.url, values.token_endpoint, values.client_id, name]).decode()
 
 
 def open_session(
@@ -296,3 +341,10 @@ def _read(reply: Reply, shape: type[T], what: str) -> T:
         return read_answer(reply.body, shape)
     except WireError as error:
         raise UnavailableError(f"{what}: the server's answer is malformed") from error
+
+
+def _der(published: PublishedKey) -> bytes:
+    try:
+        return spki_from_pem(published.pem)
+    except FormatError as error:
+        raise UnavailableError("public key: the server's answer is malformed") from error

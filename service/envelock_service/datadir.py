@@ -49,6 +49,7 @@ class Profile:
     url: str
     client_id: str
     client_secret_file: Path
+    issuer: str  # its URL; the client secret goes there alone
     ledger_key: str
 
     def text(self) -> str:
@@ -57,6 +58,7 @@ class Profile:
             "url": self.url,
             "client_id": self.client_id,
             "client_secret_file": str(self.client_secret_file),
+            "token_endpoint": f"{self.issuer}/token",
             "ledger_key": self.ledger_key,
         }
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
@@ -124,11 +126,13 @@ class DataDirectory:
                 found[client_id] = Identity(claims, digest)
         return found
 
-    def write_profiles(self, client_ids: Mapping[str, Identity], url: str, ledger_key: str) -> None:
-        """Write a profile for each identity: where the KAS is now, and which ledger it has."""
+    def write_profiles(
+        self, client_ids: Mapping[str, Identity], url: str, issuer: str, ledger_key: str
+    ) -> None:
+        """Write a profile for each identity: where KAS and issuer are now, and which ledger."""
         for client_id in client_ids:
             secret = self.root / "secrets" / f"client-{client_id}.secret"
-            profile = Profile(url, client_id, secret.resolve(), ledger_key)
+            profile = Profile(url, client_id, secret.resolve(), issuer, ledger_key)
             write_private(self.root / "profiles" / f"{client_id}.toml", profile.text().encode())
 
     def _secret(self, name: str) -> str:

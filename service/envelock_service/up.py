@@ -146,7 +146,7 @@ class Deployment:
         pdp = await self._child("pdp", "envelock_pdp", "--data", data, *policies, env=told)
         if not production:
             people = self._directory.identities(self._options.policies)
-            self._directory.write_profiles(people, f"http://{address}", ledger_key)
+            self._directory.write_profiles(people, f"http://{address}", issuer, ledger_key)
         self._announce(f"http://{address}", issuer, str(pdp.get("url")), ledger_key)
 
     async def _child(

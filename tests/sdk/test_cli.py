@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import click
 import pytest
 from click.testing import CliRunner
+from sdk.hostile import CONFIGURATION, answering, as_json, kas
 from sdk.sealing_plans import plan
 
 from envelock import errors
@@ -325,6 +326,29 @@ class TestProfiles:
 
         assert done.code == 2
         assert "not https" in done.err
+
+    def test_login_pins_the_token_endpoint(self, envelock, tmp_path):
+        """Another one later is refused, and pinned only when it is named."""
+        (tmp_path / "s").write_text("secret")
+        line = "login --as me --client-id a --client-secret-file s --url"
+        with kas() as server, answering() as other:
+            first = envelock(f"{line} {server.url}")
+            [file] = tmp_path.rglob("me.toml")
+            before = file.read_text()
+            moved = f"{other.url}/token"
+            server.answers[CONFIGURATION] = as_json({"idp": {"token_endpoint": moved}})
+            other.answers["/token"] = as_json({"access_token": "a.b.c"})
+            refused = envelock("login --as me")
+            nobody_asked = not other.asked
+            kept = file.read_text()
+            named = envelock(f"login --as me --token-endpoint {moved}")
+
+        assert (first.code, named.code) == (0, 0)
+        assert f"token endpoint {server.url}/token" in first.err
+        assert f'token_endpoint = "{server.url}/token"' in before
+        assert (refused.code, kept, nobody_asked) == (2, before, True)
+        assert "envelock login --token-endpoint" in refused.err
+        assert f'token_endpoint = "{moved}"' in file.read_text()
 
 
 @dataclass

@@ -30,8 +30,9 @@ from envelock import (
 )
 from envelock.addresses import origin
 from envelock.exchange import Call, Reply
-from envelock.profile import State, load_profile
+from envelock.profile import load_profile
 from envelock.reader import SealedFile
+from envelock.state import Head, Heads
 from envelock.testing import Server, server
 from envelock.writer import SealPlan, seal_bytes
 from envelock_formats.framing import b64
@@ -381,8 +382,9 @@ class TestReceipts:
         with Client(profile=profile) as client:
             sealed = client.encrypt(b"x", attrs=SECRET)
             client.decrypt(sealed)
-            with State(profile.with_name("doctor.state.json")).changing() as values:
-                values["heads"] = {running.ledger_key: [10_000_000, b64(bytes(32))]}
+            heads = Heads(profile.with_name("doctor.heads.json"))
+            cut = Head(10_000_000, bytes(32))
+            heads.advance(running.ledger_key, heads.newest(running.ledger_key), cut)
 
             with pytest.raises((ReceiptError, UnavailableError)):
                 client.decrypt(sealed)
@@ -394,9 +396,9 @@ class TestReceipts:
         with Client(profile=profile) as client:
             sealed = client.encrypt(b"x", attrs=SECRET)
             client.decrypt(sealed)
-            with State(profile.with_name("doctor.state.json")).changing() as values:
-                size = values["heads"][running.ledger_key][0]
-                values["heads"][running.ledger_key] = [size, b64(bytes(32))]
+            heads = Heads(profile.with_name("doctor.heads.json"))
+            seen = heads.newest(running.ledger_key)
+            heads.advance(running.ledger_key, seen, Head(seen.size, bytes(32)))
 
             with pytest.raises(ReceiptError):
                 client.decrypt(sealed)
@@ -410,8 +412,8 @@ class TestReceipts:
             sealed = client.encrypt(b"x", attrs=SECRET)
             for _ in range(3):
                 client.decrypt(sealed)
-                state = State(profile.with_name("doctor.state.json")).read()
-                sizes.append(state["heads"][running.ledger_key][0])
+                heads = Heads(profile.with_name("doctor.heads.json"))
+                sizes.append(heads.newest(running.ledger_key).size)
 
         assert sizes == sorted(set(sizes))
 

@@ -5,7 +5,7 @@ import click
 from envelock.commands import places
 from envelock.commands.console import Console
 from envelock.commands.wording import asks_text, naming, size_text
-from envelock.opening import object_ids
+from envelock.opening import ledger_id
 from envelock.reader import SealedFile
 from envelock_formats.canonical import Json
 from envelock_formats.framing import from_b64
@@ -43,7 +43,7 @@ def ids_of(sealed: SealedFile) -> list[str]:
     """
     keys = sealed.key_access
     at_one = [[key for key in keys if key.url == url] for url in dict.fromkeys(k.url for k in keys)]
-    return list(dict.fromkeys(map(object_ids, [*at_one, list(keys), *([key] for key in keys)])))
+    return list(dict.fromkeys(map(ledger_id, [*at_one, list(keys), *([key] for key in keys)])))
 
 
 def _value(sealed: SealedFile) -> dict[str, Json]:

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import msgspec
@@ -28,6 +29,7 @@ from envelock_ledger.errors import LedgerError
 from envelock_ledger.note import VerifierKey
 
 MODE = 0o600
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Place:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The file with your secret; the profile holds its path only.",
 )
+@click.option("--token-endpoint", metavar="URL", help="Where your secret may go for tokens.")
 @click.option("--ledger-key", metavar="KEY", help="The ledger's key: NAME+HEXID+BASE64.")
 @click.pass_obj
 def command(
@@ -55,12 +58,14 @@ def command(
     url: str | None,
     client_id: str | None,
     client_secret_file: Path | None,
+    token_endpoint: str | None,
     ledger_key: str | None,
 ) -> None:
     """Write the profile NAME of --as (or `default`), after trying it.
 
-    The ledger's key is pinned: printed on first use, or given. A server that shows another key
-    later is refused, and the profile stays as it is. Repeat with one option to change one thing.
+    The ledger's key and the token endpoint are pinned: printed on first use, or given. A server
+    that shows others later is refused, and the profile stays as it is. Repeat with one option to
+    change one thing.
 
     \b
     Examples:
@@ -69,15 +74,25 @@ def command(
     """  # noqa: D301 click's own mark for text that keeps its lines
     place = _place(console, os.environ)
     values = _merged(place.values, url, client_id, client_secret_file)
-    configuration = _tried(values, place.name)
+    if token_endpoint is not None:
+        values = msgspec.structs.replace(values, token_endpoint=token_endpoint)
+    values, configuration = _tried(values, place.name)
     announced = configuration.envelock.ledger_key if configuration.envelock is not None else ""
     pinned = _pinned(place, ledger_key, announced)
     _write(place.file, msgspec.structs.replace(values, ledger_key=pinned))
+    if not token_endpoint and not place.values.token_endpoint:
+        console.tell(f"token endpoint {values.token_endpoint}")
+        console.tell("pinned on first use: your secret was sent there, and goes nowhere else")
     if pinned and not ledger_key and not place.values.ledger_key:
         console.tell(f"ledger key {pinned}")
         console.tell("pinned on first use: compare it with the one that the ledger's owner shows")
     console.done(
-        {"profile": place.name, "file": str(place.file), "ledger_key": pinned},
+        {
+            "profile": place.name,
+            "file": str(place.file),
+            "token_endpoint": values.token_endpoint,
+            "ledger_key": pinned,
+        },
         f"wrote {place.file}: {values.client_id} at {values.url}",
     )
 
@@ -126,26 +141,31 @@ def _merged(
     return msgspec.structs.replace(values, url=private_origin(values.url))
 
 
-def _tried(values: ProfileValues, name: str) -> Configuration:
-    """Ask the KAS what it is, and the issuer for a token.
+def _tried(values: ProfileValues, name: str) -> tuple[ProfileValues, Configuration]:
+    """Ask the KAS what it is, and the issuer for a token; returns *values* with the issuer pinned.
 
     Raises:
+        ConfigError: The KAS names another token endpoint than the pinned one.
         EnvelockError: One of them does not answer, or does not know the client.
     """
-    session = Session(
-        Profile(values, name), brought_token=False, ledger_key=None, entropy=os.urandom
-    )
     transport = SyncTransport()
+
+    def run(steps: Steps[T]) -> T:
+        return drive(steps, transport.send, time.sleep, str)
+
     try:
-        return drive(_trial(session), transport.send, time.sleep, str)
+        configuration = run(_session(values, name).configuration())
+        named = configuration.idp.token_endpoint
+        pinned = msgspec.structs.replace(values, token_endpoint=values.token_endpoint or named)
+        run(_session(pinned, name).credentials.token(named))
     finally:
         transport.close()
+    return pinned, configuration
 
 
-def _trial(session: Session) -> Steps[Configuration]:
-    configuration = yield from session.configuration()
-    yield from session.credentials.token(configuration.idp.token_endpoint)
-    return configuration
+def _session(values: ProfileValues, name: str) -> Session:
+    profile = Profile(values, name)
+    return Session(profile, brought_token=False, ledger_key=None, entropy=os.urandom)
 
 
 def _pinned(place: Place, given: str | None, announced: str) -> str:
