@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
         """Hang up at once on users who may not connect."""
         stream = cast("asyncio.Transport", transport)  # uvloop's is not a subclass of it
         peer = stream.get_extra_info("socket")
-        if peer_uid(peer) not in {os.getuid(), *self._role.uids}:
+        if peer_uid(peer) not in {os.geteuid(), *self._role.uids}:
             stream.abort()
             return
         self._transport = stream

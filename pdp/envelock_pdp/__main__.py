@@ -31,6 +31,7 @@ from envelock_pdp.inforce import Policies
 from envelock_pdp.settings import PdpSettings
 from envelock_pdp.sign import load_keys, publish_keys
 from envelock_service import sockets
+from envelock_service.buckets import Buckets
 from envelock_service.callers import Callers
 from envelock_service.oidc import CallerSettings, TokenVerifier, with_development_issuer
 from envelock_service.server import runner
@@ -45,12 +46,15 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="the data directory")
     parser.add_argument("--policies", default="", help="a bundle or a folder of them")
     parser.add_argument("--listen", default="", help="HOST:PORT instead of the setting")
+    parser.add_argument(
+        "--reserved", action="store_true", help="share the port with whoever keeps it for us"
+    )
     asked = parser.parse_args()
     folder: Path = asked.data
     logging.basicConfig(stream=sys.stderr, format="pdp: %(message)s", level=logging.WARNING)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            loop.run(serve(folder.resolve(), asked.policies, asked.listen))
+            loop.run(serve(folder.resolve(), asked.policies, asked.listen, reserved=asked.reserved))
     except (PdpError, SettingsError, sockets.SocketError) as error:
         say(f"error: {error}")
         if error.hint:
@@ -59,10 +63,11 @@ def main() -> int:
     return 0
 
 
-async def serve(folder: Path, bundles: str, listen: str) -> None:
+async def serve(folder: Path, bundles: str, listen: str, *, reserved: bool) -> None:
     """Serve the data directory *folder* until SIGTERM or SIGINT.
 
     *bundles* and *listen* stand in for the settings `policies` and `listen` unless they are empty.
+    *reserved* says that a process of our user holds the port for us with SO_REUSEPORT.
 
     Raises:
         SettingsError, PdpError, SocketError: It cannot start.
@@ -81,7 +86,7 @@ async def serve(folder: Path, bundles: str, listen: str) -> None:
     policies = Policies(folder / settings.policies, epochs, settings.confirm_rollback, say)
     tokens = TokenVerifier(callers, time.time, time.monotonic)
     async with AsyncExitStack() as stack:
-        public = _listen(settings)
+        public = _listen(settings, reserved=reserved)
         stack.callback(public.close)
         url = _url(public)
         surface = Surface(
@@ -97,6 +102,7 @@ async def serve(folder: Path, bundles: str, listen: str) -> None:
             policies=policies,
             tokens=tokens,
             callers=Callers(tokens, (*settings.origins, url), time.time),
+            buckets=Buckets(settings.subject_per_second, settings.subject_burst, time.monotonic),
             jwks=keys.jwks(),
             request_ids=lambda: f"r-{secrets.token_hex(8)}",
         )
@@ -142,11 +148,13 @@ async def _announce_ready(policies: Policies, url: str) -> None:
     sys.stdout.flush()
 
 
-def _listen(settings: PdpSettings) -> socket.socket:
+def _listen(settings: PdpSettings, *, reserved: bool) -> socket.socket:
     host, port = settings.address
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=sockets.BACKLOG)
+        return socket.create_server(
+            (host, int(port)), family=family, backlog=sockets.BACKLOG, reuse_port=reserved
+        )
     except OSError as error:
         raise SettingsError(f"[pdp] listen {settings.listen}: {error.strerror}") from error
 

@@ -7,9 +7,10 @@ from typing import Protocol
 from multidict import CIMultiDictProxy
 
 from envelock_formats.canonical import Json
+from envelock_formats.printable import printable
 from envelock_formats.request import Caller
-from envelock_pdp.decide import Asker
-from envelock_pdp.question import Question
+from envelock_pdp.decide import Asked, Asker, Verdict
+from envelock_pdp.question import Malformed, Question
 from envelock_service.oidc import IssuerUnavailableError, UnauthenticatedError
 
 
@@ -61,32 +62,37 @@ def bearer(token: AccessToken, *, trusted_ip: bool) -> Asker:
     return Asker(token.caller, token.claims, token.expires, trusted_ip)
 
 
-async def verify_askers(
-    questions: Iterable[Question], tokens: Tokens
-) -> list[tuple[Question, Asker | str]]:
+async def verify_askers(questions: Iterable[Question | Malformed], tokens: Tokens) -> list[Asked]:
     """Find the asker of each question of a registered enforcement point.
 
-    Each token is verified once, all of them at the same time. A token that does not verify stands
-    as the code of its problem. Without a token the subject is the one that the body names, with
-    the claims that it states: its answer is never signed.
+    Each token is verified once, all of them at the same time. A question that is malformed, or
+    whose token does not verify, stands as the verdict that denies it. Without a token the subject
+    is the one that the body names, with the claims that it states: its answer is never signed.
     """
     asked = list(questions)
-    texts = {one.subject_token for one in asked if one.subject_token is not None}
+    stated = {one.subject_token for one in asked if isinstance(one, Question)}
+    texts = [text for text in stated if text is not None]
     async with asyncio.TaskGroup() as group:
         found = {text: group.create_task(_verified(text, tokens)) for text in texts}
-    return [
-        (one, _stated(one) if one.subject_token is None else found[one.subject_token].result())
-        for one in asked
-    ]
+    verified = {text: task.result() for text, task in found.items()}
+    return [_asked(one, verified) for one in asked]
 
 
-async def _verified(text: str, tokens: Tokens) -> Asker | str:
+def _asked(one: Question | Malformed, verified: Mapping[str, Asker | Verdict]) -> Asked:
+    if isinstance(one, Malformed):
+        reason = f"question malformed: {printable(one.problem)}"
+        return Verdict(permit=False, reason=reason, error="malformed_request")
+    asker = _stated(one) if one.subject_token is None else verified[one.subject_token]
+    return asker if isinstance(asker, Verdict) else (one, asker)
+
+
+async def _verified(text: str, tokens: Tokens) -> Asker | Verdict:
     try:
         return bearer(await tokens.verify(text), trusted_ip=True)
     except UnauthenticatedError:
-        return "invalid_token"
+        return Verdict(permit=False, reason="token", error="invalid_token")
     except IssuerUnavailableError:
-        return "issuer_unavailable"
+        return Verdict(permit=False, reason="token", error="issuer_unavailable")
 
 
 def _stated(question: Question) -> Asker:

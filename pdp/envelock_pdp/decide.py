@@ -4,11 +4,15 @@ A decision covers the questions of one asker about one act, KAS, client key, own
 to 100 objects. Its `policy_sha256` is computed here from the policy's own text: a caller cannot
 have one policy decided and another one signed. A question that cannot be read or whose owner is
 unclear is denied and stands in no decision; it never fails its neighbours.
+
+What one call repeats costs once: each distinct policy text is read and hashed once, and a question
+that is repeated whole is answered by its first verdict. The same object asked about in two ways for
+one decision is denied the second time, since a decision says one thing of an object.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from envelock_formats.decision import (
     MAX_BYTES,
@@ -87,11 +91,13 @@ class Decided:
     decisions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    """One question that was decided under a bundle."""
+Asked: TypeAlias = tuple[Question, Asker] | Verdict  # a verdict: it cannot be decided, and why
 
-    place: int
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answered:
+    """One question that was decided under a bundle; each is equal to itself alone."""
+
     question: Question
     asker: Asker
     policies: InForce
@@ -99,16 +105,32 @@ class _Answered:
 
     @property
     def group(self) -> Hashable:
-        asked, asker = self.question, self.asker
-        owner = self.policies.bundle.tenant
-        who = (asker.caller, asker.expires)
-        return (who, asked.request, asked.act, asked.kas_id, asked.key_sha256, owner)
+        return (_purpose(self.question, self.asker), self.policies.bundle.tenant)
 
-    @property
-    def signable(self) -> bool:
-        asked = self.question
-        named = asked.kas_id is not None and asked.key_sha256 is not None
-        return self.asker.expires is not None and named
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one call remembers; written by `Decider.decide` alone."""
+
+    now: int  # unix seconds
+    policies: dict[str, Policy | None] = field(default_factory=dict)  # by text; None: malformed
+    digests: dict[str, str] = field(default_factory=dict)  # of policies by text, base64url
+    answers: dict[Hashable, tuple[Question, _Answered | Verdict]] = field(default_factory=dict)
+
+    def policy(self, text: str) -> Policy | None:
+        """Read a policy, once."""
+        if text not in self.policies:
+            try:
+                self.policies[text] = parse_policy(text)
+            except PolicyError:
+                self.policies[text] = None
+        return self.policies[text]
+
+    def digest(self, text: str) -> str:
+        """Hash a policy, once."""
+        if text not in self.digests:
+            self.digests[text] = b64url(policy_sha256(text))
+        return self.digests[text]
 
 
 class Decider:
@@ -140,46 +162,52 @@ class Decider:
         self._clock = clock
         self._entropy = entropy
 
-    def decide(
-        self, asked: Sequence[tuple[Question, Asker | str]], *, until: bool | None = None
-    ) -> Decided:
+    def decide(self, asked: Sequence[Asked], *, until: bool | None = None) -> Decided:
         """Decide all of *asked*.
 
         Args:
-            asked: Questions, each with its asker, or with the code of what is wrong with its token.
+            asked: Questions, each with its asker; or the verdict on what is no question.
             until: Stop after the first verdict that permits (True) or denies (False).
         """
-        now = int(self._clock())
-        verdicts: list[Verdict] = []
-        answered: list[_Answered] = []
-        for place, (question, asker) in enumerate(asked):
-            found = self._answer(place, question, asker, now)
-            if isinstance(found, Verdict):
-                verdicts.append(found)
-            else:
-                answered.append(found)
-                outcome = found.outcome
-                verdicts.append(Verdict(outcome.permit, outcome.reason, outcome.rules))
-            if until is not None and verdicts[-1].permit is until:
+        call = _Call(int(self._clock()))
+        found: list[_Answered | Verdict] = []
+        for one in asked:
+            found.append(one if isinstance(one, Verdict) else self._once(*one, call))
+            if until is not None and _said(found[-1]).permit is until:
                 break
+        answered = dict.fromkeys(one for one in found if isinstance(one, _Answered))
         decisions: list[str] = []
+        verdicts: dict[_Answered, Verdict] = {}
         for group in _groups(answered):
-            signed = self._sign(group, now)
-            for one in group:
-                verdicts[one.place] = _covered(verdicts[one.place], signed, len(decisions))
+            signed = self._sign(group, call)
+            verdicts |= {one: _covered(_said(one), signed, len(decisions)) for one in group}
             decisions += [signed] if signed is not None else []
-        return Decided(tuple(verdicts), tuple(decisions))
+        said = (
+            verdicts[one] if isinstance(one, _Answered) and one in verdicts else _said(one)
+            for one in found
+        )
+        return Decided(tuple(said), tuple(decisions))
 
-    def _answer(
-        self, place: int, question: Question, asker: Asker | str, now: int
-    ) -> _Answered | Verdict:
-        if isinstance(asker, str):
-            return Verdict(permit=False, reason="token", error=asker)
-        if asker.expires is not None and asker.expires <= now:
+    def _once(self, question: Question, asker: Asker, call: _Call) -> _Answered | Verdict:
+        """Answer what may be signed once; an unsigned answer binds nobody to the one before."""
+        if not _signable(question, asker):
+            return self._answer(question, asker, call)
+        name = (_purpose(question, asker), question.id)
+        if name not in call.answers:
+            call.answers[name] = question, self._answer(question, asker, call)
+        first, answer = call.answers[name]
+        if first != question:
+            return Verdict(
+                permit=False, reason="object asked about in two ways", error="malformed_request"
+            )
+        return answer
+
+    def _answer(self, question: Question, asker: Asker, call: _Call) -> _Answered | Verdict:
+        if asker.expires is not None and asker.expires <= call.now:
             return Verdict(permit=False, reason="token", error="invalid_token")
-        try:
-            policies = [parse_policy(text) for text in _texts(question)]
-        except PolicyError:
+        read = [call.policy(text) for text in _texts(question)]
+        policies = [policy for policy in read if policy is not None]
+        if len(policies) != len(read):
             return Verdict(permit=False, reason="policy malformed")
         asked = frozenset().union(*(policy.namespaces for policy in policies))
         owner = question.tenant or self._policies.owner(asked)
@@ -189,10 +217,10 @@ class Decider:
             in_force = self._policies.of(owner)
         except NotInForceError:
             return Verdict(permit=False, reason="policy not in force", error="policy_stale")
-        outcome = _evaluate(in_force, question, asker, policies, now)
-        return _Answered(place, question, asker, in_force, outcome)
+        outcome = _evaluate(in_force, question, asker, policies, call.now)
+        return _Answered(question, asker, in_force, outcome)
 
-    def _sign(self, group: Sequence[_Answered], now: int) -> str | None:
+    def _sign(self, group: Sequence[_Answered], call: _Call) -> str | None:
         first = group[0]
         caller, expires = first.asker.caller, first.asker.expires or 0
         rules = {uid for one in group for uid in one.outcome.rules}
@@ -204,16 +232,16 @@ class Decider:
             sub_tenant=caller.tenant,
             tenant=first.policies.bundle.tenant,
             act=first.question.act,
-            objs=tuple(map(_object, group)),
+            objs=tuple(_object(one, call) for one in group),
             key_sha256=first.question.key_sha256 or "",
             policy=DecidedBy(
                 bundle=b64url(first.policies.bundle.digest),
                 epoch=first.policies.epoch,
                 rules=tuple(sorted(rules)[:MAX_RULES]),
             ),
-            iat=now,
-            nbf=now,
-            exp=min(now + self._lifetime_seconds, expires),
+            iat=call.now,
+            nbf=call.now,
+            exp=min(call.now + self._lifetime_seconds, expires),
             jti=b64url(self._entropy(JTI_BYTES)),
             cnf=Confirmation(caller.jkt) if caller.jkt else None,
         )
@@ -260,30 +288,48 @@ def _texts(question: Question) -> tuple[str, ...]:
     return (question.policy, question.new_policy)
 
 
-def _object(one: _Answered) -> DecidedObject:
+def _purpose(question: Question, asker: Asker) -> Hashable:
+    """What one decision is for, beside the owner."""
+    asked = question
+    who = (asker.caller, asker.expires)
+    return (who, asked.request, asked.act, asked.kas_id, asked.key_sha256)
+
+
+def _signable(question: Question, asker: Asker) -> bool:
+    named = question.kas_id is not None and question.key_sha256 is not None
+    return asker.expires is not None and named
+
+
+def _said(one: _Answered | Verdict) -> Verdict:
+    if isinstance(one, Verdict):
+        return one
+    return Verdict(one.outcome.permit, one.outcome.reason, one.outcome.rules)
+
+
+def _object(one: _Answered, call: _Call) -> DecidedObject:
     new_policy = one.question.new_policy
     return DecidedObject(
         id=one.question.id,
-        policy_sha256=b64url(policy_sha256(one.question.policy)),
+        policy_sha256=call.digest(one.question.policy),
         keys_sha256=one.question.keys_sha256,
         permit=one.outcome.permit,
         obligations=one.outcome.obligations,
-        new_policy_sha256=None if new_policy is None else b64url(policy_sha256(new_policy)),
+        new_policy_sha256=None if new_policy is None else call.digest(new_policy),
     )
 
 
-def _groups(answered: Sequence[_Answered]) -> Iterator[list[_Answered]]:
-    """What goes into one decision each; an object stands in a decision once."""
-    open_groups: dict[Hashable, dict[str, _Answered]] = {}
+def _groups(answered: Iterable[_Answered]) -> Iterator[list[_Answered]]:
+    """What goes into one decision each.
+
+    INVARIANT: an object stands in a decision once; `Decider._once` answers it once for its purpose.
+    """
+    groups: dict[Hashable, list[_Answered]] = {}
     for one in answered:
-        if not one.signable:
-            continue
-        group = open_groups.setdefault(one.group, {})
-        if len(group) == MAX_OBJECTS or one.question.id in group:
-            yield list(group.values())
-            group.clear()
-        group[one.question.id] = one
-    yield from (list(group.values()) for group in open_groups.values())
+        if _signable(one.question, one.asker):
+            groups.setdefault(one.group, []).append(one)
+    for group in groups.values():
+        for start in range(0, len(group), MAX_OBJECTS):
+            yield group[start : start + MAX_OBJECTS]
 
 
 def _covered(verdict: Verdict, signed: str | None, place: int) -> Verdict:

@@ -7,6 +7,7 @@ on an older policy than the newest announced one.
 
 import asyncio
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
@@ -76,10 +77,10 @@ class KasEpochs:
         }
         try:
             status, text = await self._post(orjson.dumps(body))
-            if status == aiohttp.web.HTTPConflict.status_code:
+            if status == HTTPStatus.CONFLICT:
                 if decode(text, _Problem).code == "policy_rollback":
                     raise RollbackError(b64url(bundle.digest))
-            elif status == aiohttp.web.HTTPOk.status_code:
+            elif status == HTTPStatus.OK:
                 answer = decode(text, _Answer)
                 return Epoch(answer.epoch, answer.record)
         except (aiohttp.ClientError, OSError, TimeoutError, SocketError, FormatError) as error:

@@ -11,10 +11,11 @@ Answer: `{"evaluations": [{"decision", "context": {"decision": place or null, "r
 "rules"?, "error"?}}], "context": {"decisions": [JWS]}}`; for a single question `{"decision",
 "context": {"decisions"?, "reason_admin"?, "rules"?}}`. `error` is `{"status", "code"}` of what kept
 one question from being decided.
+
+What a caller asks is bounded before it is read: each subject has a token bucket, and a call costs
+one, one more for each KiB and one for each question.
 """
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -29,29 +30,34 @@ from envelock_pdp.askers import Callers, Tokens, bearer, verify_askers
 from envelock_pdp.attributes import Definition
 from envelock_pdp.decide import Asker, Decided, Decider, Verdict
 from envelock_pdp.inforce import InForce, Policies
-from envelock_pdp.question import Questions, read_questions
+from envelock_pdp.question import read_each, read_questions
+from envelock_service.buckets import Buckets
 from envelock_service.problem import STATUS, Problem
-from envelock_service.server import Handler, identify, read_body
-from envelock_service.sockets import peer_uid
+from envelock_service.server import Handler, identify, read_body, same_user
 
 MAX_PUBLIC_BODY = 1024 * 1024
 MAX_INTERNAL_BODY = 8 * 1024 * 1024
+MAX_PUBLIC_EVALUATIONS = 100
+MAX_INTERNAL_EVALUATIONS = 1000
 EVALUATION = "/access/v1/evaluation"
 EVALUATIONS = "/access/v1/evaluations"
 _JSON = frozenset({"application/json"})
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _UNTIL = {"execute_all": None, "deny_on_first_deny": False, "permit_on_first_permit": True}
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """What the handlers need. *url* is how clients reach the public application."""
+    """What the handlers need.
+
+    *url* is how clients reach the public application; *buckets* bounds what one subject asks there.
+    """
 
     url: str
     decider: Decider
     policies: Policies
     tokens: Tokens
     callers: Callers
+    buckets: Buckets
     jwks: Mapping[str, Json]
     request_ids: Callable[[], str]
 
@@ -59,7 +65,7 @@ class Surface:
 def public_application(surface: Surface) -> web.Application:
     """The application for callers."""
     handlers = _Public(surface)
-    app = web.Application(middlewares=_middlewares(surface))
+    app = web.Application(middlewares=[_identify(surface), _known_errors])
     app.router.add_get("/.well-known/authzen-configuration", handlers.configuration)
     app.router.add_get("/.well-known/jwks.json", handlers.keys)
     app.router.add_post(EVALUATION, handlers.evaluation)
@@ -79,13 +85,18 @@ def internal_application(surface: Surface) -> web.Application:
         return await answer(request, several=True)
 
     async def answer(request: web.Request, *, several: bool) -> web.Response:
-        _require_own_user(request)
-        questions = await _questions(request, several=several, max_bytes=MAX_INTERNAL_BODY)
+        body = await read_body(request, media_types=_JSON, max_bytes=MAX_INTERNAL_BODY)
+        questions = read_each(
+            body,
+            several=several,
+            max_bytes=MAX_INTERNAL_BODY,
+            max_evaluations=MAX_INTERNAL_EVALUATIONS,
+        )
         asked = await verify_askers(questions.asked, surface.tokens)
         decided = surface.decider.decide(asked, until=_UNTIL[questions.semantic])
-        return _answer(questions, decided, told=True)
+        return _answer(decided, single=questions.single, told=True)
 
-    app = web.Application(middlewares=_middlewares(surface))
+    app = web.Application(middlewares=[_identify(surface), same_user, _known_errors])
     app.router.add_post(EVALUATION, evaluation)
     app.router.add_post(EVALUATIONS, evaluations)
     return app
@@ -132,32 +143,39 @@ class _Public:
 
     async def _evaluate(self, request: web.Request, *, several: bool) -> web.Response:
         asker = await self._authenticate(request)
-        questions = await _questions(request, several=several, max_bytes=MAX_PUBLIC_BODY)
+        body = await read_body(request, media_types=_JSON, max_bytes=MAX_PUBLIC_BODY)
+        self._charge(asker, len(body) / 1024)
+        questions = read_questions(
+            body,
+            several=several,
+            max_bytes=MAX_PUBLIC_BODY,
+            max_evaluations=MAX_PUBLIC_EVALUATIONS,
+        )
+        self._charge(asker, len(questions.asked))
         if any(asked.subject != asker.caller.subject for asked in questions.asked):
             raise Problem("access_denied", "a caller asks about itself only")
         decided = self._surface.decider.decide(
             [(asked, asker) for asked in questions.asked], until=_UNTIL[questions.semantic]
         )
-        return _answer(questions, decided, told=False)
+        return _answer(decided, single=questions.single, told=False)
 
     async def _authenticate(self, request: web.Request) -> Asker:
         callers = self._surface.callers
         found = await callers.authenticate(request.method, request.path, request.headers)
-        return bearer(found.token, trusted_ip=False)
+        asker = bearer(found.token, trusted_ip=False)
+        self._charge(asker, 1)
+        return asker
+
+    def _charge(self, asker: Asker, cost: float) -> None:
+        """Charge the subject's bucket; a subject is the same one with every token and key."""
+        caller = asker.caller
+        if not self._surface.buckets.take((caller.issuer, caller.tenant, caller.subject), cost):
+            raise Problem("rate_limited")
 
 
-def _middlewares(surface: Surface) -> list[Middleware]:
-    return [_echo_request_id, identify(surface.request_ids), _known_errors]
-
-
-@web.middleware
-async def _echo_request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Authorization API 1.0 section 10.1.4: an id that came is sent back."""
-    response = await handler(request)
-    given = request.headers.get("X-Request-ID", "")
-    if _REQUEST_ID.match(given):
-        response.headers["X-Request-ID"] = given
-    return response
+def _identify(surface: Surface) -> Middleware:
+    """Authorization API 1.0 section 10.1.4: a request id that came is sent back."""
+    return identify(surface.request_ids, echo=True)
 
 
 @web.middleware
@@ -170,22 +188,9 @@ async def _known_errors(request: web.Request, handler: Handler) -> web.StreamRes
         raise Problem("policy_stale") from error
 
 
-def _require_own_user(request: web.Request) -> None:
-    """SECURITY: the kernel says who is at the other end; no header does."""
-    transport = request.transport
-    peer = None if transport is None else transport.get_extra_info("socket")
-    if peer is None or peer_uid(peer) != os.geteuid():
-        raise Problem("access_denied")
-
-
-async def _questions(request: web.Request, *, several: bool, max_bytes: int) -> Questions:
-    body = await read_body(request, media_types=_JSON, max_bytes=max_bytes)
-    return read_questions(body, several=several, max_bytes=max_bytes)
-
-
-def _answer(questions: Questions, decided: Decided, *, told: bool) -> web.Response:
+def _answer(decided: Decided, *, single: bool, told: bool) -> web.Response:
     decisions: list[Json] = list(decided.decisions)
-    if questions.single:
+    if single:
         [verdict] = decided.verdicts
         if verdict.error is not None:
             raise Problem(verdict.error)

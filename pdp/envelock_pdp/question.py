@@ -2,25 +2,28 @@
 
 Members that are not known are passed over, as the API wants it. An evaluation takes each of
 `subject`, `action`, `resource` and `context` whole, from itself or else from the top level.
+
+A body that is malformed fails whole. An evaluation that is malformed fails the call of a caller; in
+the call of an enforcement point, who asks for many callers at once, it stands as `Malformed`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from envelock_formats.canonical import convert, parse
+from envelock_formats.canonical import Json, convert, parse
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import from_b64url
 from envelock_pdp import QuestionError
 
-MAX_EVALUATIONS = 1000
 _SHA256_BYTES = 32
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Semantic: TypeAlias = Literal["execute_all", "deny_on_first_deny", "permit_on_first_permit"]
 Act: TypeAlias = Literal["open", "seal", "rebind"]
 T = TypeVar("T")
+One = TypeVar("One")
 
 
 class _Subject(msgspec.Struct, frozen=True):
@@ -67,7 +70,7 @@ class _Evaluation(msgspec.Struct, frozen=True):
 
 
 class _Body(_Evaluation, frozen=True):
-    evaluations: tuple[_Evaluation, ...] = ()
+    evaluations: tuple[Any, ...] = ()  # each is read for itself
     options: _Options = _Options()
 
 
@@ -92,19 +95,45 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class Malformed:
+    """An evaluation that is no question."""
+
+    problem: str  # names the member; has text of the asker in it
+
+
+@dataclass(frozen=True, slots=True)
+class Questions(Generic[One]):
     """One call."""
 
-    asked: tuple[Question, ...]
+    asked: tuple[One, ...]
     semantic: Semantic
     single: bool  # there were no `evaluations`: the top level is the question
 
 
-def read_questions(text: bytes, *, several: bool, max_bytes: int) -> Questions:
+def read_questions(
+    text: bytes, *, several: bool, max_bytes: int, max_evaluations: int
+) -> Questions[Question]:
     """Read the body of an evaluation, or of evaluations when *several*.
 
     Raises:
         QuestionError: Not strict JSON, a member is missing or malformed, or there are too many.
+    """
+    found = read_each(text, several=several, max_bytes=max_bytes, max_evaluations=max_evaluations)
+    asked: list[Question] = []
+    for one in found.asked:
+        if isinstance(one, Malformed):
+            raise QuestionError(one.problem)
+        asked.append(one)
+    return Questions(tuple(asked), found.semantic, found.single)
+
+
+def read_each(
+    text: bytes, *, several: bool, max_bytes: int, max_evaluations: int
+) -> Questions[Question | Malformed]:
+    """Read as `read_questions` does, each of several evaluations for itself.
+
+    Raises:
+        QuestionError: Not strict JSON, the top level is malformed, or there are too many.
     """
     try:
         body = convert(parse(text, max_bytes=max_bytes), _Body)
@@ -112,13 +141,20 @@ def read_questions(text: bytes, *, several: bool, max_bytes: int) -> Questions:
         raise QuestionError(str(error)) from error
     if not several or not body.evaluations:
         return Questions((_question(body, body, ""),), "execute_all", single=True)
-    if len(body.evaluations) > MAX_EVALUATIONS:
-        raise QuestionError(f"evaluations: at most {MAX_EVALUATIONS}")
-    asked = tuple(
-        _question(evaluation, body, f"evaluations[{place}].")
-        for place, evaluation in enumerate(body.evaluations)
-    )
+    if len(body.evaluations) > max_evaluations:
+        raise QuestionError(f"evaluations: at most {max_evaluations}")
+    asked = tuple(_each(one, body, place) for place, one in enumerate(body.evaluations))
     return Questions(asked, body.options.evaluations_semantic, single=False)
+
+
+def _each(evaluation: Json, body: _Body, place: int) -> Question | Malformed:
+    at = f"evaluations[{place}]"
+    try:
+        return _question(convert(evaluation, _Evaluation), body, f"{at}.")
+    except QuestionError as error:
+        return Malformed(str(error))
+    except FormatError as error:
+        return Malformed(f"{at}: {error}")
 
 
 def _question(own: _Evaluation, default: _Evaluation, at: str) -> Question:

@@ -14,6 +14,8 @@ class PdpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `decision_seconds` is how long a decision is good for. `confirm_rollback` holds digests of
     bundles (base64url) that may come back after another was in force. `origins` are the addresses
     that clients know this server by, for proofs of possession; the one it listens on is implied.
+    `subject_per_second` and `subject_burst` bound what one subject asks of the public API: a call
+    costs one, one more for each KiB of it, and one for each question.
     `behind_proxy` says that TLS ends in front of this server: it may then listen beyond loopback.
     """
 
@@ -23,11 +25,15 @@ class PdpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decision_seconds: int = 30
     confirm_rollback: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    subject_per_second: float = 200.0
+    subject_burst: float = 2_000.0
     behind_proxy: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.decision_seconds <= MAX_LIFETIME_SECONDS:
             raise ValueError(f"decision_seconds: 1 to {MAX_LIFETIME_SECONDS}")
+        if self.subject_per_second <= 0 or self.subject_burst < 1:
+            raise ValueError("subject_per_second: more than 0, subject_burst: at least 1")
         if not self.issuer:
             raise ValueError("issuer: not empty")
         if not self.address[1].isdecimal():

@@ -2,12 +2,15 @@
 
 Headers and an idle connection have `RECEIVE_SECONDS` to arrive whole, bodies as long again; a body
 is read to a cap and unpacked, where gzip is accepted, to the same cap. Each answer carries an
-`X-Request-ID` made here: one that a client sends is never believed.
+`X-Request-ID`, and a problem says the same one. It is made here, and one that a client sends is not
+believed; only a server whose protocol wants the client's sent back takes it over, and such a server
+keeps no record under it.
 """
 
 import asyncio
 import logging
 import os
+import re
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -22,6 +25,7 @@ RECEIVE_SECONDS = 10.0
 MAX_BODY = 8 * 1024 * 1024
 MAX_HEADER_LINE = 20 * 1024
 REQUEST_ID = web.RequestKey("request_id", str)
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 
@@ -48,17 +52,21 @@ def runner(app: web.Application, *, receive_seconds: float = RECEIVE_SECONDS) ->
 def identify(
     request_ids: Callable[[], str],
     render: Callable[[web.Request, Problem], web.StreamResponse] | None = None,
+    *,
+    echo: bool = False,
 ) -> Middleware:
     """Middleware: gives each request an id and turns every error into an answer.
 
     Args:
         request_ids: Makes a fresh request id.
         render: Renders a problem where a path's protocol has its own form of errors.
+        echo: Take over a well-formed `X-Request-ID` of the client instead.
     """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[REQUEST_ID] = request_ids()
+        given = request.headers.get("X-Request-ID", "") if echo else ""
+        request[REQUEST_ID] = given if _GIVEN_ID.match(given) else request_ids()
         try:
             response = await handler(request)
         except Problem as problem:
@@ -149,6 +157,6 @@ async def same_user(request: web.Request, handler: Handler) -> web.StreamRespons
     was handed on.
     """
     connection = request.get_extra_info("socket")
-    if connection is None or peer_uid(connection) != os.getuid():
+    if connection is None or peer_uid(connection) != os.geteuid():
         raise Problem("access_denied")
     return await handler(request)

@@ -27,6 +27,7 @@ from envelock_pdp.http import Surface, internal_application, public_application
 from envelock_pdp.inforce import Policies
 from envelock_pdp.sign import Keys, load_keys
 from envelock_service import sockets
+from envelock_service.buckets import Buckets
 from envelock_service.oidc import IssuerUnavailableError, UnauthenticatedError
 from envelock_service.problem import Problem
 from envelock_service.server import runner
@@ -156,7 +157,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, clock: float = NOON) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, clock: float = NOON, burst: float = 2_000.0
+) -> AsyncIterator[Running]:
     """Serve the bundles in `folder/policies`, loaded once."""
     async with AsyncExitStack() as stack:
         now = [clock]
@@ -179,6 +182,7 @@ async def running(folder: Path, clock: float = NOON) -> AsyncIterator[Running]:
             policies=policies,
             tokens=tokens,
             callers=FakeCallers(tokens),
+            buckets=Buckets(1.0, burst, lambda: now[0]),
             jwks=keys.jwks(),
             request_ids=lambda: f"r-{next(numbers)}",
         )

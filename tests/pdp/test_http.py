@@ -23,6 +23,7 @@ from pdp.world import NOON, files, rule
 from envelock_formats.decision import Confirmation
 from envelock_formats.framing import b64url
 from envelock_formats.request import policy_sha256
+from envelock_formats.tdf.policy import parse_policy
 
 
 @pytest.fixture
@@ -216,11 +217,38 @@ class TestBatches:
 
         assert [one["context"]["decision"] for one in answer["evaluations"]] == [0, 1]
 
-    async def test_an_object_asked_about_twice_is_in_two_decisions(self, pdp):
-        """A decision names an object once."""
-        _, answer = await pdp.ask(item("o1", claims=DOCTOR), item("o1", claims=DOCTOR))
+    async def test_a_repeated_question_is_answered_once(self, pdp):
+        """A decision names an object once, and covers each repetition."""
+        _, answer = await pdp.ask(*[item("o1", claims=DOCTOR)] * 3, item("o2", claims=DOCTOR))
+        [signed] = answer["context"]["decisions"]
 
-        assert [one["context"]["decision"] for one in answer["evaluations"]] == [0, 1]
+        assert [one["context"]["decision"] for one in answer["evaluations"]] == [0, 0, 0, 0]
+        assert [held.id for held in pdp.verified(signed).objs] == ["o1", "o2"]
+
+    async def test_an_object_asked_about_in_two_ways_is_denied_the_second_time(self, pdp):
+        """A decision says one thing of an object; another request may say another."""
+        other = policy("clearance=public")
+        _, answer = await pdp.ask(
+            item("o1", "clearance=secret", claims=DOCTOR),
+            item("o1", claims=DOCTOR, policy=other),
+            item("o1", claims=DOCTOR, policy=other, request=2),
+        )
+
+        assert [one["context"]["decision"] for one in answer["evaluations"]] == [0, None, 1]
+        assert answer["evaluations"][1]["context"]["error"]["code"] == "malformed_request"
+
+    async def test_each_policy_of_a_call_is_read_once(self, pdp, monkeypatch):
+        """However many evaluations name it; a large one would hold everybody up."""
+        read = []
+
+        def counted(text):
+            read.append(text)
+            return parse_policy(text)
+
+        monkeypatch.setattr("envelock_pdp.decide.parse_policy", counted)
+        await pdp.ask(*(item(f"o{n}", "clearance=secret", claims=DOCTOR) for n in range(50)))
+
+        assert read == [policy("clearance=secret")]
 
     @pytest.mark.parametrize("text", ["", "e30", "e30=", "e30==", "bm90IGpzb24=", "e30=\n", "é"])
     async def test_a_malformed_policy_denies_itself_alone(self, pdp, text):
@@ -443,7 +471,7 @@ MALFORMED = [
     _with("delete", "action", "name"),
     _with("file", "resource", "type"),
     _with("", "resource", "id"),
-    _with("x" * 129, "resource", "id"),
+    _with("x" * 257, "resource", "id"),
     _with(1, "resource", "properties", "policy"),
     _with("AAAA", "resource", "properties", "keys_sha256"),
     _with("*", "context", "key_sha256"),
@@ -458,12 +486,62 @@ class TestLimits:
 
     @pytest.mark.parametrize("body", MALFORMED)
     async def test_refuses_what_is_missing_or_malformed(self, pdp, body):
-        """400, with the member's name; alone and within a batch."""
+        """400, with the member's name; for a caller within a batch too."""
         status, answer = await pdp.ask(body, path="evaluation")
-        among, _ = await pdp.ask(item(claims=DOCTOR), body)
+        among, _ = await pdp.ask_openly({"evaluations": [_plain(), body]}, DOCTOR, "evaluations")
 
         assert (status, among, answer["code"]) == (400, 400, "malformed_request")
         assert answer["detail"]
+
+    @pytest.mark.parametrize("body", MALFORMED)
+    async def test_what_is_malformed_fails_no_neighbour(self, pdp, body):
+        """An enforcement point asks for many callers; each stands and falls alone."""
+        asked = item("o1", "clearance=secret", claims=DOCTOR)
+        status, answer = await pdp.ask(asked, body, asked | {"context": asked["context"]})
+        first, second, third = answer["evaluations"]
+
+        assert (status, first["decision"], third) == (200, True, first)
+        assert (second["decision"], second["context"]["decision"]) == (False, None)
+        assert second["context"]["error"] == {"status": 400, "code": "malformed_request"}
+        assert second["context"]["reason_admin"]["en"].startswith("question malformed: evaluations")
+
+    async def test_ids_of_seals_are_long_enough(self, pdp):
+        """A seal is named by the whole path of its key."""
+        asked = item("seal:" + "x" * 200, "clearance=secret", act="seal", claims=DOCTOR)
+        _, answer = await pdp.ask(asked)
+
+        assert answer["evaluations"][0]["decision"] is True
+
+    async def test_a_caller_asks_a_hundred_questions_at_most(self, pdp):
+        """A thousand are for enforcement points."""
+        asked = [_plain(f"o{n}") for n in range(101)]
+        status, _ = await pdp.ask_openly({"evaluations": asked[1:]}, DOCTOR, "evaluations")
+        refused, answer = await pdp.ask_openly({"evaluations": asked}, DOCTOR, "evaluations")
+
+        assert (status, refused, answer["detail"]) == (200, 400, "evaluations: at most 100")
+
+    async def test_one_subject_cannot_ask_without_end(self, tmp_path):
+        """429 until its bucket has filled again, with whichever token; others are answered."""
+        write_bundle(tmp_path / "policies", files())
+        async with running(tmp_path, burst=5) as pdp:
+            many = {"evaluations": [_plain()] * 4}
+            seen = [(await pdp.ask_openly(many, DOCTOR, "evaluations"))[0]]
+            again = DOCTOR | {"jkt": "another"}
+            seen.append((await pdp.ask_openly(_plain(), again))[0])
+            seen.append((await pdp.ask_openly(_plain(subject="accountant"), ACCOUNTANT))[0])
+            pdp.clock[0] += 10
+            seen.append((await pdp.ask_openly(_plain(), DOCTOR))[0])
+
+        assert seen == [200, 429, 200, 200]
+
+    async def test_a_large_body_is_paid_for_before_it_is_read(self, tmp_path):
+        """Each KiB counts, whether or not there is a question in it."""
+        write_bundle(tmp_path / "policies", files())
+        async with running(tmp_path, burst=5) as pdp:
+            large, _ = await pdp.ask_openly({"x": "y" * 10_000}, DOCTOR)
+            after, _ = await pdp.ask_openly(_plain(), DOCTOR)
+
+        assert (large, after) == (400, 429)
 
     @pytest.mark.parametrize(
         "text", [b"", b"{", b'{"a":1,"a":1}', b"\xff", b'{"a":NaN}', b"[" * 99]
@@ -514,13 +592,22 @@ class TestLimits:
 
         assert (seen[0], seen[1][:2], seen[2][:2]) == ("abc-1", "r-", "r-")
 
+    @pytest.mark.parametrize("given", ["abc-1", "a b"])
+    async def test_a_problem_and_its_header_name_one_request(self, pdp, given):
+        """Whoever quotes either id means the same."""
+        headers = {"X-Request-ID": given}
+        async with pdp.public.get(f"{pdp.url}/v1/attributes", headers=headers) as response:
+            problem = await response.json(content_type=None)
+
+        assert response.headers["X-Request-ID"] == problem["request_id"]
+
     async def test_the_socket_is_the_owners_alone(self, pdp):
         """Mode 0600."""
         assert stat.S_IMODE(pdp.socket.stat().st_mode) == 0o600
 
     async def test_another_user_at_the_socket_is_refused(self, pdp, monkeypatch):
         """The kernel's word about the peer is what counts, here made to differ."""
-        monkeypatch.setattr("envelock_pdp.http.peer_uid", lambda _peer: os.geteuid() + 1)
+        monkeypatch.setattr("envelock_service.server.peer_uid", lambda _peer: os.geteuid() + 1)
         status, answer = await pdp.ask(item(claims=DOCTOR))
 
         assert (status, answer["code"]) == (403, "access_denied")
