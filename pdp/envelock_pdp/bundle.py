@@ -101,6 +101,8 @@ def read_bundle(files: Mapping[str, bytes]) -> Bundle:
     for path in _SINGLE_FILES:
         if path not in deciding:
             raise BundleError(path, "is missing")
+    for path in deciding:
+        _require_utf8(path)
     head = _head(deciding["bundle.toml"])
     attributes = _attributes(deciding, head.namespaces)
     return Bundle(
@@ -113,6 +115,13 @@ def read_bundle(files: Mapping[str, bytes]) -> Bundle:
         rules=_rules(deciding, attributes),
         digest=bundle_digest(deciding),
     )
+
+
+def _require_utf8(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise BundleError(path, "the name of the file is not UTF-8") from error
 
 
 def bundle_digest(files: Mapping[str, bytes]) -> bytes:
@@ -145,6 +154,8 @@ def _head(text: bytes) -> _Head:
         head = fit(path, tomllib.loads(text.decode()), _Head)
     except ValueError as error:
         raise BundleError(path, str(error)) from error
+    except RecursionError as error:
+        raise BundleError(path, "is nested too deep") from error
     try:
         for tenant in (head.tenant, *head.sharing):
             if KeyPath(tenant).text != KeyPath(tenant).tenant:

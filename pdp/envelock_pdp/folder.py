@@ -1,5 +1,6 @@
 """Bundles on disk: found, watched for changes, read."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +17,29 @@ def find_bundles(root: Path) -> tuple[Path, ...]:
     """The bundle at *root*, or every bundle in it, by name.
 
     Raises:
-        BundleError: *root* is no folder, or there is no bundle.
+        BundleError: *root* is no folder, cannot be read, or there is no bundle.
     """
-    if (root / "bundle.toml").is_file():
-        return (root,)
-    if not root.is_dir():
-        raise BundleError(str(root), "no such folder")
-    found = tuple(sorted(path.parent for path in root.glob("*/bundle.toml")))
+    try:
+        if (root / "bundle.toml").is_file():
+            return (root,)
+        if not root.is_dir():
+            raise BundleError(str(root), "no such folder")
+        found = tuple(sorted(path.parent for path in root.glob("*/bundle.toml")))
+    except OSError as error:
+        raise BundleError(str(root), f"cannot be read: {error.strerror}") from error
     if not found:
         raise BundleError(str(root), "holds no bundle (a folder with bundle.toml)")
     return found
 
 
 def signature(bundle: Path) -> Signature:
-    """What tells one state of the deciding files from another without reading them."""
+    """What tells one state of the deciding files from another without reading them.
+
+    A file that vanishes while it is looked at is no part of it.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
     found: list[tuple[str, int, int]] = []
     for part in ("", "rules"):
         folder = bundle / part
@@ -38,15 +48,27 @@ def signature(bundle: Path) -> Signature:
         with os.scandir(folder) as entries:
             for entry in entries:
                 path = f"{part}/{entry.name}" if part else entry.name
-                if decides(path) and entry.is_file():
+                if not decides(path) or not entry.is_file():
+                    continue
+                with contextlib.suppress(FileNotFoundError):
                     status = entry.stat()
                     found.append((path, status.st_mtime_ns, status.st_size))
     return tuple(sorted(found))
 
 
-def load_bundle(bundle: Path) -> Bundle:
-    """Read the bundle in the folder *bundle*; `BundleError` when it cannot be put in force."""
-    return read_bundle(_read(bundle, [path for path, _, _ in signature(bundle)]))
+def load_bundle(bundle: Path, seen: Signature | None = None) -> Bundle:
+    """Read the bundle in the folder *bundle*.
+
+    Args:
+        bundle: The folder.
+        seen: The files to read; those that are there now when None. A file of it that is gone is
+            an error, one that has come since is not read.
+
+    Raises:
+        BundleError: It cannot be put in force.
+    """
+    paths = _deciding(bundle) if seen is None else [path for path, _, _ in seen]
+    return read_bundle(_read(bundle, paths))
 
 
 def read_all_files(bundle: Path) -> dict[str, bytes]:
@@ -57,7 +79,14 @@ def read_all_files(bundle: Path) -> dict[str, bytes]:
     """
     beside = [bundle / "people.json", *sorted((bundle / "cases").glob("[!.]*.json"))]
     paths = [path.relative_to(bundle).as_posix() for path in beside if path.is_file()]
-    return _read(bundle, [*(path for path, _, _ in signature(bundle)), *paths])
+    return _read(bundle, [*_deciding(bundle), *paths])
+
+
+def _deciding(bundle: Path) -> list[str]:
+    try:
+        return [path for path, _, _ in signature(bundle)]
+    except OSError as error:
+        raise BundleError(str(bundle), f"cannot be read: {error.strerror}") from error
 
 
 def _read(bundle: Path, paths: Sequence[str]) -> dict[str, bytes]:

@@ -132,12 +132,15 @@ class Policies:
 
     def _load(self, slot: _Slot) -> None:
         try:
-            bundle = load_bundle(slot.path)
+            bundle = load_bundle(slot.path, slot.read)
             if _signature(slot.path) != slot.read:
                 slot.read = None  # written while it was read: once more at the next poll
                 return
             self._require_own(slot, bundle)
         except BundleError as error:
+            if _signature(slot.path) != slot.read:
+                slot.read = None
+                return
             self._keep(slot, str(error))
             return
         slot.tenant = bundle.tenant

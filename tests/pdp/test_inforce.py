@@ -1,6 +1,8 @@
 """Bundles in force: whole or not at all, under their epoch, kept up with the disk."""
 
+import contextlib
 import os
+from pathlib import Path
 
 import pytest
 from pdp.service import FakeEpochs, write_bundle
@@ -78,6 +80,62 @@ async def test_a_malformed_change_keeps_the_one_before(watched):
 
     assert watched.rules() == (["one"], 1)
     assert lines == ['policy clinic: epoch 1 kept: rules/hours.json line 3: expected ","']
+
+
+def _nested(folder):
+    (folder / "bundle.toml").write_text("a=" + "[" * 5000)
+
+
+def _not_utf8(folder):
+    (folder / os.fsdecode(b"rules/\xff.json")).write_bytes(b"[]")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(_nested, "bundle.toml: is nested too deep"), (_not_utf8, "is not UTF-8")],
+)
+async def test_a_change_that_cannot_be_read_keeps_the_one_before(watched, spoil, words):
+    """Whatever is in the folder, the watch goes on; once it is gone, changes are in force again."""
+    watched.write(files(ONE))
+    await watched.polls()
+    spoil(watched.folder / "clinic")
+    lines = await watched.polls(3)
+    kept = watched.rules()
+    for path in (watched.folder / "clinic" / "rules").iterdir():
+        path.unlink()
+    watched.write(files(TWO))
+    await watched.polls()
+
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert (kept, watched.rules()) == ((["one"], 1), (["two"], 2))
+
+
+@pytest.mark.parametrize("last", [1, 2])  # before the bundle is loaded, and right after
+async def test_a_file_that_vanishes_under_our_eyes_changes_nothing(watched, monkeypatch, last):
+    """Editors write beside a file and rename: nothing is said, and nothing ends."""
+    watched.write(files(ONE))
+    await watched.polls()
+    scandir, looks = os.scandir, []
+
+    @contextlib.contextmanager
+    def vanishing(folder):
+        with scandir(folder) as entries:
+            found = list(entries)
+        looks.extend([1] * (Path(folder).name == "rules"))
+        if len(looks) == last:
+            temporary.unlink(missing_ok=True)
+        yield found
+
+    watched.write(files(TWO))
+    temporary = watched.folder / "clinic" / "rules" / "new.json"
+    temporary.write_bytes(b"[]")
+    await watched.polls(1)
+    monkeypatch.setattr(os, "scandir", vanishing)
+    lines = await watched.polls(4)
+
+    assert not temporary.exists()
+    assert lines == ["policy clinic: epoch 1 -> 2 in force, record 2"]
 
 
 async def test_a_corrected_change_is_in_force(watched):
