@@ -4,6 +4,11 @@ Discovery and keys are fetched from configured issuers only (OpenID Connect Disc
 8414); a token that names another issuer costs no request. A token passes the strict gate, then
 PyJWT checks signature and claims (RFC 7519, RFC 8725, RFC 9068), then it is remembered by its hash
 until it ends. Not checked here: the proof of possession (`dpop`).
+
+An issuer's keys are fetched when they are first needed, when a token names an unknown one, and once
+they are `FRESH_SECONDS` old. While they cannot be fetched, known ones hold for `KNOWN_SECONDS`.
+INVARIANT: a key that its issuer no longer shows verifies nothing after the fetch that shows so; no
+token is believed from memory then that was signed with it.
 """
 
 import asyncio
@@ -30,7 +35,10 @@ MAX_TOKEN = 16 * 1024
 MAX_DOCUMENT = 256 * 1024
 MAX_LIFETIME_SECONDS = 3600
 SKEW_SECONDS = 5
-REFETCH_SECONDS = 30
+FRESH_SECONDS = 600
+KNOWN_SECONDS = 3600
+REFETCH_SECONDS = 30  # between two attempts while keys are known
+RETRY_SECONDS = 2  # between two attempts while none are
 FETCH_TIMEOUT_SECONDS = 5
 CACHED_TOKENS = 10_000
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -42,7 +50,7 @@ class UnauthenticatedError(Exception):
 
 
 class IssuerUnavailableError(Exception):
-    """The issuer's keys could not be fetched, and none are known. Safe to retry."""
+    """The issuer's keys could not be fetched, and none are known, or too old. Safe to retry."""
 
 
 class IssuerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +103,8 @@ class _Keys:
     """What is known of one issuer; written only under `lock`."""
 
     by_kid: dict[str, jose.VerifyingKey] = field(default_factory=dict)
-    fetched: float = float("-inf")
+    fetched: float = float("-inf")  # monotonic seconds; when the issuer last showed these
+    tried: float = float("-inf")  # monotonic seconds; end of the last attempt, either way
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -122,7 +131,9 @@ class TokenVerifier:
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         known = self._verified.get(digest)
         if known is not None and self._clock() < known.expires:
-            return known
+            await self._keys_of(self._issuers[known.caller.issuer])
+            if digest in self._verified:  # else the issuer's keys have changed meanwhile
+                return known
         verified = await self._verify(token, digest)
         if len(self._verified) >= CACHED_TOKENS:
             self._verified.clear()
@@ -162,29 +173,42 @@ class TokenVerifier:
         return claims
 
     async def _key(self, issuer: IssuerSettings, kid: str | None) -> jose.VerifyingKey:
-        keys = self._keys[issuer.issuer]
         if kid is None:
             raise UnauthenticatedError("token names no key")
+        keys = await self._keys_of(issuer)
         if kid not in keys.by_kid:
             await self._refetch(issuer, keys)
         if (key := keys.by_kid.get(kid)) is None:
             raise UnauthenticatedError("token names an unknown key")
         return key
 
+    async def _keys_of(self, issuer: IssuerSettings) -> _Keys:
+        """The issuer's keys, not too old. One caller waits to renew known ones, never all."""
+        keys = self._keys[issuer.issuer]
+        age = self._monotonic() - keys.fetched
+        if age >= KNOWN_SECONDS or (age >= FRESH_SECONDS and not keys.lock.locked()):
+            await self._refetch(issuer, keys)
+            if self._monotonic() - keys.fetched >= KNOWN_SECONDS:
+                raise IssuerUnavailableError(issuer.issuer)
+        return keys
+
     async def _refetch(self, issuer: IssuerSettings, keys: _Keys) -> None:
-        """Fetch once for all who wait, and once in `REFETCH_SECONDS` at most."""
-        seen = keys.fetched
+        """Fetch once for all who wait, who fail together too, and not again right away."""
+        seen = keys.tried
         async with keys.lock:
-            if keys.fetched != seen or self._monotonic() - seen < REFETCH_SECONDS:
+            now = self._monotonic()
+            pause = REFETCH_SECONDS if now - keys.fetched < KNOWN_SECONDS else RETRY_SECONDS
+            if keys.tried != seen or now - seen < pause:
                 return
             try:
                 found = await fetch_keys(issuer.issuer)
             except (aiohttp.ClientError, TimeoutError, FormatError) as error:
                 _log.warning("keys of issuer %s are not to be had: %s", issuer.issuer, error)
-                if not keys.by_kid:
-                    raise IssuerUnavailableError(issuer.issuer) from error
-                found = keys.by_kid
-            keys.by_kid, keys.fetched = found, self._monotonic()
+            else:
+                if found != keys.by_kid:
+                    self._verified.clear()
+                keys.by_kid, keys.fetched = found, self._monotonic()
+            keys.tried = self._monotonic()
 
 
 async def fetch_keys(issuer: str) -> dict[str, jose.VerifyingKey]:

@@ -5,7 +5,8 @@ import base64
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from cryptography.hazmat.primitives import hashes, hmac, serialization
@@ -18,8 +19,10 @@ from envelock_formats.framing import b64url
 from envelock_service.callers import Callers
 from envelock_service.dpop import normal_url
 from envelock_service.oidc import (
+    CallerSettings,
     IssuerSettings,
     IssuerUnavailableError,
+    TokenVerifier,
     UnauthenticatedError,
     require_secure,
 )
@@ -34,6 +37,31 @@ async def authority() -> AsyncIterator[Authority]:
     """An issuer, running."""
     async with running_authority() as found:
         yield found
+
+
+@asynccontextmanager
+async def hanging_issuer() -> AsyncIterator[tuple[TokenVerifier, Callable[[int], str]]]:
+    """A verifier that trusts an issuer which takes connections and never answers; its tokens."""
+    released = asyncio.Event()
+
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.close()
+
+    listening = await asyncio.start_server(hang, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    settings = CallerSettings(issuers=(IssuerSettings(issuer=url, tenant="t"),))
+    key = ec.generate_private_key(ec.SECP256R1())
+
+    def token(number: int) -> str:
+        return jose.sign(key, {"iss": url, "n": number}, typ="at+jwt", kid="x")
+
+    try:
+        yield TokenVerifier(settings, time.time, time.monotonic), token
+    finally:
+        released.set()
+        listening.close()
+        await listening.wait_closed()
 
 
 def callers(authority: Authority) -> Callers:
@@ -234,6 +262,70 @@ class TestTokens:
         again = await authority.tokens.verify(authority.token())
 
         assert again.caller.subject == "doctor"
+
+    async def test_known_keys_end_an_hour_after_the_issuer_went_down(self):
+        """What nobody has confirmed for so long is believed no more, in memory or not: 503."""
+        async with running_authority() as authority:
+            remembered = authority.token()
+            await authority.tokens.verify(remembered)
+        authority.clock.ahead = 3500
+        late = await authority.tokens.verify(authority.token())
+        known = authority.token()
+        await authority.tokens.verify(known)
+        authority.clock.ahead = 3700
+        fresh = authority.token()
+
+        assert late.caller.subject == "doctor"
+        for token in (fresh, known):
+            with pytest.raises(IssuerUnavailableError):
+                await authority.tokens.verify(token)
+
+    async def test_a_key_that_the_issuer_removed_is_refused_soon(self, authority: Authority):
+        """Ten minutes later, for new tokens and for one that is remembered."""
+        remembered = authority.token(exp=int(authority.clock.wall()) + 1800)
+        await authority.tokens.verify(remembered)
+        authority.withdrawn.set()
+        authority.clock.ahead = 500
+        still = await authority.tokens.verify(remembered)
+        authority.clock.ahead = 700
+
+        assert still.caller.subject == "doctor"
+        for token in (remembered, authority.token()):
+            with pytest.raises(UnauthenticatedError):
+                await authority.tokens.verify(token)
+        assert authority.fetches.count("/jwks.json") == 2
+
+    async def test_an_issuer_that_hangs_delays_everybody_once(self, monkeypatch):
+        """Whoever waits fails together, and whoever comes right after fails at once."""
+        monkeypatch.setattr("envelock_service.oidc.FETCH_TIMEOUT_SECONDS", 0.3)
+        async with hanging_issuer() as (tokens, token):
+            begun = time.monotonic()
+            found = await asyncio.gather(
+                *(tokens.verify(token(n)) for n in range(8)), return_exceptions=True
+            )
+            together = time.monotonic() - begun
+            with pytest.raises(IssuerUnavailableError):
+                await tokens.verify(token(8))
+            after = time.monotonic() - begun - together
+
+        assert {type(one) for one in found} == {IssuerUnavailableError}
+        assert together < 0.8
+        assert after < 0.2
+
+    async def test_only_one_waits_while_known_keys_are_renewed(self, authority: Authority):
+        """Fetching takes its time; whoever comes meanwhile is answered with what is known."""
+        await authority.tokens.verify(authority.token())
+        authority.clock.ahead = 700
+        tokens = [authority.token() for _ in range(20)]
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(authority.tokens.verify(tokens[0]))
+            await asyncio.sleep(0)
+            others = [group.create_task(authority.tokens.verify(text)) for text in tokens[1:]]
+            await asyncio.wait(others)
+            waiting = not first.done()
+
+        assert waiting
+        assert authority.fetches.count("/jwks.json") == 2
 
     async def test_without_any_key_it_is_unavailable_not_unauthenticated(self):
         """An issuer that was never reached says nothing about the token: 503."""

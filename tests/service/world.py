@@ -1,5 +1,6 @@
 """A development issuer on a port of its own, and callers that hold keys."""
 
+import asyncio
 import hashlib
 import os
 import socket
@@ -47,6 +48,7 @@ class Authority:
     tokens: TokenVerifier
     clock: Clock
     fetches: list[str]
+    withdrawn: asyncio.Event = field(default_factory=asyncio.Event)  # set: it shows no key
 
     def token(self, jkt: str = "", **changes: Json) -> str:
         """A token with claims changed; a claim that is `...` is left out."""
@@ -112,10 +114,13 @@ class Holder:
 async def running_authority(**settings: object) -> AsyncIterator[Authority]:
     """An issuer on a free loopback port."""
     fetches: list[str] = []
+    withdrawn = asyncio.Event()
 
     @web.middleware
     async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
         fetches.append(request.path)
+        if withdrawn.is_set() and request.path == "/jwks.json":
+            return web.json_response({"keys": []})
         return await handler(request)
 
     clock, key = Clock(), ec.generate_private_key(ec.SECP256R1())
@@ -141,6 +146,6 @@ async def running_authority(**settings: object) -> AsyncIterator[Authority]:
     trusted = CallerSettings("envelock", (IssuerSettings(**found),))
     try:
         tokens = TokenVerifier(trusted, clock.wall, clock.monotonic)
-        yield Authority(issuer, url, key, tokens, clock, fetches)
+        yield Authority(issuer, url, key, tokens, clock, fetches, withdrawn)
     finally:
         await served.cleanup()
