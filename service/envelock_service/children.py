@@ -15,7 +15,7 @@ STOP_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 0.1
 LAST_PAUSE_SECONDS = 5.0
 STEADY_SECONDS = 10.0
-REFUSALS = frozenset({2, 6})  # exit codes that no restart will mend: settings, ledger
+FOR_GOOD = 6  # exit code that no restart mends: the ledger does not verify
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger(__name__)
 
@@ -54,16 +54,10 @@ class Child:
             ChildError: It ended, or was not ready in time.
         """
         self.starts += 1
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *self.arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **self.environment},
-            start_new_session=True,
-            preexec_fn=_end_with_parent,
-        )
+        try:
+            self.process = await self._spawn()
+        except OSError as error:
+            raise ChildError(f"{self.name} cannot be started: {error.strerror}", 5) from error
         output = self.process.stdout
         if output is None:
             raise ChildError(f"{self.name} has no output", 1)
@@ -77,6 +71,18 @@ class Child:
         self.drained = asyncio.create_task(_drain(output))
         ready: dict[str, object] = json.loads(line)
         return ready
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *self.arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **self.environment},
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
 
     async def stop(self) -> None:
         """Ask the process to end; make it after `STOP_SECONDS`."""
@@ -94,8 +100,11 @@ class Child:
     async def watch(self, told: Callable[[str], None]) -> None:
         """Restart the process whenever it ends, with back-off; ends only by cancellation.
 
+        It has started once, so whatever keeps it from starting again, such as a port that somebody
+        else took meanwhile, may pass.
+
         Raises:
-            ChildError: It refuses to start for a reason that a restart does not mend.
+            ChildError: The ledger does not verify.
         """
         pause = FIRST_PAUSE_SECONDS
         while True:
@@ -107,7 +116,7 @@ class Child:
                 await self.start()
                 told(f"{self.name} is up again")
             except ChildError as error:
-                if error.exit_code in REFUSALS:
+                if error.exit_code == FOR_GOOD:
                     raise
                 told(str(error))
 

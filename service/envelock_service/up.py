@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +30,11 @@ from envelock_service.settings import DeploymentSettings, SettingsError, section
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 LOOPBACK = "127.0.0.1"
+FIRST_STEPS = (  # with the test identities, so in development only
+    "try    echo hi | envelock encrypt - --as doctor --attr clearance=secret -o hi.tdf",
+    "       envelock decrypt hi.tdf --as doctor -o -    # --as accountant: refused; then:",
+    "       envelock ledger show",
+)
 
 
 class Shown(Protocol):
@@ -136,14 +141,15 @@ class Deployment:
         production = environment == "production"
         issuer = "" if production else await self._start_issuer(stack, environment)
         address = _reserved(stack, self._options.listen)
-        pdp_address = _free_address()
+        pdp_address = _reserved(stack, f"{LOOPBACK}:0")
         told = {DEVELOPMENT_ISSUER: issuer, "ENVELOCK_PDP_URL": f"http://{pdp_address}"}
         for number in range(self._options.workers):
             arguments = ("--worker", str(number), "--listen", address, "--ledger-key", ledger_key)
             name = f"kas-{number}"
             await self._child(name, "envelock_kas", "--data", data, *arguments, env=told)
-        policies = ("--policies", str(self._options.policies), "--listen", pdp_address)
-        pdp = await self._child("pdp", "envelock_pdp", "--data", data, *policies, env=told)
+        policies = ("--policies", str(self._options.policies))
+        listen = ("--listen", pdp_address, "--reserved")
+        pdp = await self._child("pdp", "envelock_pdp", "--data", data, *policies, *listen, env=told)
         if not production:
             people = self._directory.identities(self._options.policies)
             self._directory.write_profiles(people, f"http://{address}", issuer, ledger_key)
@@ -193,14 +199,14 @@ class Deployment:
     def _announce(self, url: str, issuer: str, pdp: str, ledger_key: str) -> None:
         ready = {"url": url, "issuer": issuer, "pdp": pdp}
         ready |= {"data": str(self._options.data), "ledger_key": ledger_key}
-        lines = [
-            "ready  " + "  ".join(f"{name} {value}" for name, value in ready.items()),
-            "try    echo hi | envelock encrypt - --as doctor --attr clearance=secret -o hi.tdf",
-            "       envelock decrypt hi.tdf --as doctor -o -    # --as accountant: refused; then:",
-            "       envelock ledger show",
-        ]
-        self._shown.emit({"ready": True, **ready}, lines)
+        self._shown.emit({"ready": True, **ready}, ready_lines(ready))
         sys.stdout.flush()
+
+
+def ready_lines(ready: Mapping[str, str]) -> tuple[str, ...]:
+    """What people see when all is up; first steps only where the test identities have an issuer."""
+    line = "ready  " + "  ".join(f"{name} {value}" for name, value in ready.items())
+    return (line, *(FIRST_STEPS if ready["issuer"] else ()))
 
 
 def default_bundle() -> Path:
@@ -227,7 +233,7 @@ def _lock(data: Path) -> Iterator[None]:
 
 
 def _reserved(stack: contextlib.AsyncExitStack, listen: str) -> str:
-    """HOST:PORT with the port resolved and kept for our workers, who all share it."""
+    """HOST:PORT with the port resolved and kept for our processes, who share it."""
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():
         raise SettingsError(f"--listen {listen}: expected HOST:PORT")
@@ -241,11 +247,6 @@ def _reserved(stack: contextlib.AsyncExitStack, listen: str) -> str:
             f"--listen {listen}: {error.strerror}", "choose another port; 0 takes a free one"
         ) from error
     return f"{host}:{held.getsockname()[1]}"
-
-
-def _free_address() -> str:
-    with socket.create_server((LOOPBACK, 0)) as probe:
-        return f"{LOOPBACK}:{probe.getsockname()[1]}"
 
 
 def _tell(line: str) -> None:

@@ -1,12 +1,21 @@
 """`envelock up` refuses what would not be safe, with what to do next."""
 
+import errno
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from faults.deployment import await_restart, processes
 
 from envelock.testing import server
+from envelock_service.up import ready_lines
 
 DEVELOPMENT = '[deployment]\nenvironment = "development"\n'
 PRODUCTION = '[deployment]\nenvironment = "production"\n'
@@ -66,3 +75,50 @@ def test_a_ledger_without_its_anchor_does_not_start(tmp_path: Path):
 
     assert done.returncode == 6, done.stderr
     assert "anchor" in done.stderr
+
+
+def test_the_decision_points_port_stays_ours_when_it_dies():
+    """Nobody else can take it meanwhile; the next process answers there."""
+    with server() as running:
+        host, port = urlsplit(running.pdp).hostname, urlsplit(running.pdp).port
+        [gone] = processes(running.data, "envelock_pdp")
+        os.kill(gone, signal.SIGKILL)
+        refused = set()
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            with socket.socket() as thief:
+                thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                refused.add(_bind(thief, host, port))
+        await_restart(running.data, "envelock_pdp", 1, gone)
+        keys = _when_it_answers(f"{running.pdp}/.well-known/jwks.json")
+
+    assert refused == {errno.EADDRINUSE}
+    assert b"kid" in keys
+
+
+def test_first_steps_are_shown_with_test_identities_only():
+    """Without a development issuer there is no doctor to try it as."""
+    ready = {"url": "http://127.0.0.1:1", "issuer": "http://127.0.0.1:2"}
+
+    assert len(ready_lines(ready)) == 4
+    assert len(ready_lines(ready | {"issuer": ""})) == 1
+
+
+def _bind(thief: socket.socket, host: str, port: int) -> int:
+    """The error of taking the port; 0 when it was to be had."""
+    try:
+        thief.bind((host, port))
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+def _when_it_answers(url: str) -> bytes:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(url) as answer:  # noqa: S310 ours
+                return answer.read()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
