@@ -5,13 +5,11 @@ counted, and the count becomes one record for each subject and interval.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
 from envelock_formats.request import Caller
-
-MAX_BUCKETS = 100_000
+from envelock_service.buckets import Buckets
 
 
 class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,31 +26,25 @@ class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     paths_burst: int = 20
 
 
-@dataclass(slots=True)
-class _Bucket:
-    level: float
-    filled: float
-
-
 class Guard:
     """Admits or refuses; `take_refused` hands over what to record."""
 
     def __init__(self, settings: GuardSettings, monotonic: Callable[[], float]) -> None:
-        self._settings = settings
-        self._monotonic = monotonic
-        self._buckets: dict[tuple[str, str, str], _Bucket] = {}
+        self._subjects = Buckets(settings.subject_per_second, settings.subject_burst, monotonic)
+        self._tenants = Buckets(settings.tenant_per_second, settings.tenant_burst, monotonic)
+        self._paths = Buckets(settings.paths_per_second, settings.paths_burst, monotonic)
         self._refused: dict[Caller, int] = {}
 
     def admit(self, caller: Caller) -> bool:
         """Whether *caller* may ask now; a refusal is counted."""
-        limits = self._settings
-        subject = (caller.tenant, caller.issuer, caller.subject)
-        tenant = (caller.tenant, "", "")
-        admitted = self._take(subject, limits.subject_per_second, limits.subject_burst)
-        admitted = admitted and self._take(tenant, limits.tenant_per_second, limits.tenant_burst)
+        admitted = self._subjects.take(_subject(caller)) and self._tenants.take(caller.tenant)
         if not admitted:
-            self._refused[caller] = self._refused.get(caller, 0) + 1
+            self.put_back(caller, 1)
         return admitted
+
+    def admit_new_path(self, caller: Caller) -> bool:
+        """Whether *caller* may have a key made by naming a path that has none."""
+        return self._paths.take(_subject(caller))
 
     def take_refused(self) -> dict[Caller, int]:
         """What was refused since the last call, by caller."""
@@ -63,27 +55,6 @@ class Guard:
         """Count again what could not be recorded."""
         self._refused[caller] = self._refused.get(caller, 0) + number
 
-    def admit_new_path(self, caller: Caller) -> bool:
-        """Whether *caller* may have a key made by naming a path that has none."""
-        limits = self._settings
-        name = (caller.tenant, caller.issuer, f"{caller.subject}\0paths")
-        return self._take(name, limits.paths_per_second, limits.paths_burst)
 
-    def _take(self, name: tuple[str, str, str], per_second: float, burst: int) -> bool:
-        now = self._monotonic()
-        bucket = self._buckets.get(name)
-        if bucket is None:
-            self._make_room()
-            bucket = self._buckets[name] = _Bucket(float(burst), now)
-        bucket.level = min(float(burst), bucket.level + (now - bucket.filled) * per_second)
-        bucket.filled = now
-        if bucket.level < 1.0:
-            return False
-        bucket.level -= 1.0
-        return True
-
-    def _make_room(self) -> None:
-        """Forget the oldest half: a forgotten bucket is a full one, never an empty one."""
-        if len(self._buckets) >= MAX_BUCKETS:
-            for name in list(self._buckets)[: MAX_BUCKETS // 2]:
-                del self._buckets[name]
+def _subject(caller: Caller) -> tuple[str, str, str]:
+    return caller.tenant, caller.issuer, caller.subject
