@@ -121,8 +121,7 @@ class Handlers:
     async def rewrap(self, request: web.Request) -> web.Response:
         """`kas.AccessService/Rewrap`: release keys."""
         caller = await self._authenticate(request)
-        message = await read_message(request, RewrapRequest)
-        token = message.signedRequestToken
+        token = await self._request_token(request, caller, "open")
         return answer(await self._surface.release(caller, token, self._surface.origin_of(request)))
 
     async def public_key(self, request: web.Request) -> web.Response:
@@ -145,8 +144,7 @@ class Handlers:
     async def data_keys(self, request: web.Request) -> web.Response:
         """`POST /v1/datakeys`: data keys made and wrapped online."""
         caller = await self._authenticate(request)
-        message = await read_message(request, RewrapRequest)
-        token = message.signedRequestToken
+        token = await self._request_token(request, caller, "seal")
         return answer(await self._surface.issue(caller, token, self._surface.origin_of(request)))
 
     async def well_known(self, _request: web.Request) -> web.Response:
@@ -164,6 +162,17 @@ class Handlers:
         """Whether this worker can reach what it needs to release anything."""
         await self._surface.require_ready()
         return web.json_response({"status": "ok"})
+
+    async def _request_token(self, request: web.Request, caller: Authenticated, act: str) -> str:
+        """The token in the message; what is no message is refused on record, like its contents."""
+        try:
+            return (await read_message(request, RewrapRequest)).signedRequestToken
+        except Problem as problem:
+            gate, tenant = self._surface.gate, caller.token.caller.tenant
+            gate.admit(caller.token.caller)
+            context = Context(caller, self._surface.origin_of(request), act, tenant)
+            await gate.recorder.refuse(context, f"malformed: {problem}")
+            raise
 
     async def _published(self, request: web.Request, dataset: str, algorithm: str) -> PublishedKey:
         """Steps 2, 4 and 5 of a release, then the key; a path that has none gets its first."""

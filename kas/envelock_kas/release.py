@@ -134,9 +134,8 @@ class Release:
         for found in asked.objects:
             if (reason := verdicts.refusal(found.id)) is not None:
                 progress.refusals[found.id] = Refusal(reason, _FORBIDDEN)
-        sealer = ShareSealer(
-            asked.client_key, self._entropy
-        )  # of 9: a key that cannot seal ends here
+        # Of step 9, but made here: a client key that cannot be sealed to costs no unwrap.
+        sealer = ShareSealer(asked.client_key, self._entropy)
         await self._open(context, progress)
         sealed = {
             (object_id, share.key.entry_id): sealer.seal(share.share)

@@ -143,6 +143,7 @@ class TestRewrap:
 
         assert status == 400
         assert json.loads(answer)["code"] == "invalid_argument"
+        assert [record["act"] for record in await served.world.records("denied")] == ["open"]
 
     @pytest.mark.parametrize("agent", ["\udcff" * 10, "x" * 5000, "a\u202eb"])
     async def test_no_header_makes_a_refusal_unrecordable(self, served: Served, agent: str):
