@@ -6,6 +6,7 @@ case. People write `NAMESPACE/NAME=VALUE` for it, and `NAME=VALUE` where the nam
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from envelock_formats.errors import FormatError
@@ -54,15 +55,10 @@ class AttributeValue:
         """The form for people: `NAMESPACE/NAME=VALUE`."""
         return f"{self.namespace}/{self.name}={self.value}"
 
-    @classmethod
-    def parse_fqn(cls, text: str) -> Self:
+    @staticmethod
+    def parse_fqn(text: str) -> "AttributeValue":
         """Read a fully qualified name; upper case is folded, as other clients write it."""
-        found = _FQN.match(text.lower()) if text.isascii() else None  # other letters fold to ASCII
-        if found is None:
-            raise AttributeNameError(
-                f"attribute {text[:200]!r}: expected https://NAMESPACE/attr/NAME/value/VALUE"
-            )
-        return cls(*found.groups())
+        return _from_fqn(text)
 
     @classmethod
     def parse_short(cls, text: str) -> Self:
@@ -72,3 +68,13 @@ class AttributeValue:
         if not equals or not slash:
             raise AttributeNameError(f"attribute {text[:200]!r}: expected NAMESPACE/NAME=VALUE")
         return cls(namespace, name, value)
+
+
+@lru_cache(maxsize=4096)
+def _from_fqn(text: str) -> AttributeValue:
+    found = _FQN.match(text.lower()) if text.isascii() else None  # other letters fold to ASCII
+    if found is None:
+        raise AttributeNameError(
+            f"attribute {text[:200]!r}: expected https://NAMESPACE/attr/NAME/value/VALUE"
+        )
+    return AttributeValue(*found.groups())

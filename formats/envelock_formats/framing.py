@@ -4,15 +4,15 @@
 so `("a", "bc")` and `("ab", "c")` cannot be confused. No label is a prefix of another.
 """
 
-import base64
 import binascii
 import hashlib
-import re
 from collections.abc import Iterable
 
 from envelock_formats.errors import FormatError
 
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_+/", b"+/\x00\x00")
+_PADDING = (b"", b"", b"==", b"=")  # by length modulo 4
 
 
 def framed(label: str, *fields: bytes) -> bytes:
@@ -29,31 +29,33 @@ def digest(label: str, *fields: bytes) -> bytes:
 
 def b64url(raw: bytes) -> str:
     """Base64url without padding (RFC 7515 section 2)."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return binascii.b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=").decode()
 
 
 def from_b64url(text: str) -> bytes:
     """Decode canonical base64url without padding; `FormatError` for any other spelling."""
-    if not _BASE64URL.match(text) or len(text) % 4 == 1:
-        raise FormatError("not base64url without padding")
-    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if b64url(raw) != text:  # spare bits may hide a second spelling
+    try:
+        spelled = text.encode("ascii").translate(_FROM_URL) + _PADDING[len(text) % 4]
+        raw = binascii.a2b_base64(spelled)
+    except ValueError as error:
+        raise FormatError("not base64url without padding") from error
+    if b64url(raw) != text:  # skipped characters, padding, and spare bits that hide a spelling
         raise FormatError("not canonical base64url")
     return raw
 
 
 def b64(raw: bytes) -> str:
     """Standard base64 with padding."""
-    return base64.b64encode(raw).decode()
+    return binascii.b2a_base64(raw, newline=False).decode()
 
 
 def from_b64(text: str) -> bytes:
     """Decode canonical standard base64 with padding; `FormatError` for any other spelling."""
     try:
-        raw = base64.b64decode(text.encode("ascii"), validate=True)
-    except (ValueError, binascii.Error) as error:
+        raw = binascii.a2b_base64(text.encode("ascii"))
+    except ValueError as error:
         raise FormatError("not base64") from error
-    if b64(raw) != text:
+    if b64(raw) != text:  # skipped characters, and spare bits that hide a second spelling
         raise FormatError("not canonical base64")
     return raw
 

@@ -11,6 +11,7 @@ RFC 7515, RFC 7518 section 3, RFC 7638, RFC 8037, RFC 8725. Not checked here: cl
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
@@ -29,12 +30,14 @@ SigningKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 VerifyingKey: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 MAX_HEADER = 4096
+MAX_HEADER_TEXT = (MAX_HEADER * 4 + 2) // 3  # as it stands in a token
 HEADER_NAMES = frozenset({"alg", "kid", "typ"})
 PROOF_HEADER_NAMES = frozenset({"alg", "jwk", "typ"})
 _MIN_RSA_BITS = 2048
 _COORDINATE = 32
 _PAYLOAD_DEPTH = 16
 _HEADER_DEPTH = 8
+_REMEMBERED = 1024  # headers: a server meets few, and the same ones again and again
 _KID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _ES256 = ec.ECDSA(hashes.SHA256())
 
@@ -48,12 +51,13 @@ class JoseError(FormatError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a token; `jwk` stands only in proofs."""
+    """The header of a token; `key` is the public key that a proof brings, `jkt` its thumbprint."""
 
     alg: str
     typ: str | None
     kid: str | None
-    jwk: dict[str, Json] | None
+    key: VerifyingKey | None = None
+    jkt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,14 @@ def read(
     """
     try:
         header_text, payload_text, signature_text = _split(token, max_bytes)
-        header = _object(from_b64url(header_text), MAX_HEADER, _HEADER_DEPTH)
+        if len(header_text) > MAX_HEADER_TEXT:
+            raise JoseError("header is too long")
+        header = _header(header_text, names)
+        if header.typ not in typ:
+            raise JoseError("token is of another type")
         payload = from_b64url(payload_text)
         return Jws(
-            header=_header(header, typ, names),
+            header=header,
             claims=_object(payload, max_bytes, _PAYLOAD_DEPTH),
             payload=payload,
             signing_input=token.rpartition(".")[0].encode("ascii"),
@@ -218,21 +226,26 @@ def _object(text: bytes, max_bytes: int, max_depth: int) -> dict[str, Json]:
     return value
 
 
-def _header(header: dict[str, Json], typ: frozenset[str | None], names: frozenset[str]) -> Header:
+@lru_cache(maxsize=_REMEMBERED)
+def _header(text: str, names: frozenset[str]) -> Header:
+    """Read a header; what is remembered depends on nothing but its text."""
+    header = _object(from_b64url(text), MAX_HEADER, _HEADER_DEPTH)
     match header:
         case {"alg": "ES256" | "EdDSA" | "RS256" as alg} if header.keys() <= names:
-            found, kid, jwk = header.get("typ"), header.get("kid"), header.get("jwk")
+            typ, kid, jwk = header.get("typ"), header.get("kid"), header.get("jwk")
         case _:
             raise JoseError("token header has a name or algorithm that is not accepted")
     if None in header.values():
         raise JoseError("token header has a null")
-    if not isinstance(found, str | None) or found not in typ:
+    if not isinstance(typ, str | None):
         raise JoseError("token is of another type")
     if not isinstance(kid, str | None) or (kid is not None and not _KID.match(kid)):
         raise JoseError("token has a malformed kid")
-    if not isinstance(jwk, dict | None):
+    if jwk is None:
+        return Header(alg, typ, kid)
+    if not isinstance(jwk, dict):
         raise JoseError("token has a malformed jwk")
-    return Header(alg, found, kid, jwk)
+    return Header(alg, typ, kid, key_from_jwk(jwk), thumbprint(jwk))
 
 
 def _der(signature: bytes) -> bytes:

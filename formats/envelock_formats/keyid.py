@@ -7,7 +7,7 @@ without leading zeros. Both stand in manifests and records for ever, so one valu
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from functools import lru_cache
 
 from envelock_formats.errors import FormatError
 
@@ -75,10 +75,15 @@ class KeyId:
         """The tenant that owns the key."""
         return self.path.tenant
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
+    @staticmethod
+    def parse(text: str) -> "KeyId":
         """Read `path:vN`; `KeyIdError` for any other spelling."""
-        found = _KEY_ID.match(text)
-        if found is None:
-            raise KeyIdError(f"key id {text[:MAX_PATH]!r}: expected path:vN")
-        return cls(KeyPath(found["path"]), int(found["version"]))
+        return _key_id(text)
+
+
+@lru_cache(maxsize=4096)
+def _key_id(text: str) -> KeyId:
+    found = _KEY_ID.match(text)
+    if found is None:
+        raise KeyIdError(f"key id {text[:MAX_PATH]!r}: expected path:vN")
+    return KeyId(KeyPath(found["path"]), int(found["version"]))

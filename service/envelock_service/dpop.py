@@ -107,12 +107,13 @@ def _verified(headers: Sequence[str]) -> tuple[jose.Jws, jose.VerifyingKey, str]
             max_bytes=MAX_PROOF,
             names=jose.PROOF_HEADER_NAMES,
         )
-        jwk = jws.header.jwk or {}
-        key = jose.key_from_jwk(jwk)
+        key, jkt = jws.header.key, jws.header.jkt
+        if key is None or jkt is None:
+            raise ProofError("proof brings no key")
         jose.verify(jws, key)
-        return jws, key, jose.thumbprint(jwk)
     except FormatError as error:
         raise ProofError("proof does not verify") from error
+    return jws, key, jkt
 
 
 def _require_claims(jws: jose.Jws, method: str, urls: frozenset[str], now: int) -> tuple[str, int]:

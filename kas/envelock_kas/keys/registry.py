@@ -90,6 +90,7 @@ class Registry:
         self._paths: dict[str, dict[int, KeyVersion]] = {}
         self._introduced: dict[KeyId, int] = {}
         self._public: set[str] = set()
+        self._standings: dict[tuple[KeyId, frozenset[State]], Standing] = {}
         self.next_index = 0  # first ledger index that was not read yet
 
     def apply(self, index: int, fields: Mapping[str, Json]) -> None:
@@ -100,6 +101,7 @@ class Registry:
         """
         if index < self.next_index:
             return
+        self._standings.clear()
         for version in _versions(fields):
             known = self._paths.setdefault(version.path, {})
             before = known[version.version].number if version.version in known else 0
@@ -160,11 +162,15 @@ class Registry:
         It may when its own state permits, and no path above it has its newest version suspended,
         awaiting destruction, or destroyed.
         """
+        if (known := self._standings.get((key_id, permitted))) is not None:
+            return known
         version = self.get(key_id)
         if version is None:
             return None
         fences = self.fences(key_id.path) | {version.fence: version.number}
-        return Standing(version, self._refusal(version, permitted), fences)
+        standing = Standing(version, self._refusal(version, permitted), fences)
+        self._standings[key_id, permitted] = standing
+        return standing
 
     def _refusal(self, version: KeyVersion, permitted: frozenset[State]) -> str | None:
         if version.state not in permitted:
