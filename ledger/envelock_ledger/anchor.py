@@ -3,7 +3,7 @@
 A database that is restored from yesterday agrees with itself; only something outside can tell that
 it ends too early. The file is lines of text: first `envelock-anchor/1 VKEY`, then for every batch
 `SIZE ROOT SIGNATURE`, root and signature blob in base64. Every line is a checkpoint signed by the
-log. A last line without its newline was never answered for and is dropped.
+log. A last line without its newline, or with zeros in it, was never answered for and is dropped.
 """
 
 import os
@@ -55,11 +55,21 @@ def _read(path: Path) -> tuple[Anchored, int]:
         raise DamageError(f"anchor {path} is missing", _MEND) from error
     except OSError as error:
         raise LedgerUnavailableError(f"{path}: {error.strerror}") from error
-    length = content.rfind(b"\n") + 1
+    length = _whole(content)
     try:
         return _parse(content[:length]), length
     except (FormatError, ProofError, ValueError) as error:
         raise DamageError(f"anchor {path}: {error}", _MEND) from error
+
+
+def _whole(content: bytes) -> int:
+    """The length of *content* up to the end of its last complete line.
+
+    A power cut may leave the end of a line that was being written, and zeros in front of it.
+    """
+    end = content.rfind(b"\n") + 1
+    start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
+    return start if b"\0" in content[start:end] else end
 
 
 class Anchor:

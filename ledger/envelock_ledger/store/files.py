@@ -71,10 +71,15 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create *path* for the owner alone, durably; nothing happens when it is there."""
+    """Create *path*, and what is missing above it, for the owner alone; durably.
+
+    Its name is made durable also when it is there: whoever created it may have died before that.
+    """
     if not path.is_dir():
-        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        sync_folder(path.parent)
+        if not path.parent.is_dir():
+            make_folder(path.parent)
+        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    sync_folder(path.parent)
 
 
 def create_or_refuse(path: Path, *, create: bool) -> None:
