@@ -86,7 +86,7 @@ class DataDirectory:
         """
         new = not self.settings.exists()
         for folder in (self.root, self.root / "secrets", self.root / "run", self.root / "profiles"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(folder)
         if new:
             address = listen if not listen.endswith(":0") else "127.0.0.1:8080"
             text = _SETTINGS.format(url=f"http://{address}", listen=address)
@@ -142,8 +142,17 @@ class DataDirectory:
         return path.read_text("ascii").strip()
 
 
+def make_private(folder: Path) -> None:
+    """Make *folder*, and what is missing above it, with mode 0700, durably."""
+    if not folder.is_dir():
+        if not folder.parent.is_dir():
+            make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    _sync(folder.parent)
+
+
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600, whole or not at all."""
+    """Write a file of mode 0600, durably, whole or not at all."""
     fresh = path.with_name(f".{path.name}.new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -151,6 +160,16 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in *folder* durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _people(file: Path) -> dict[str, dict[str, Json]]:
