@@ -16,6 +16,7 @@ import pytest
 from faults import target
 from faults.checker import Left, complaints
 from faults.disk import Disk, Keeping
+from faults.founding import digest
 from faults.trace import Call, Replay, require_strace, traced
 from ledger.world import Clock, World, place_in
 
@@ -24,6 +25,7 @@ from envelock_ledger.errors import LedgerError
 from envelock_ledger.proof import Receipt
 from envelock_ledger.writer import Writer
 
+TARGET = "faults.target"
 QUICK_SEEDS = 20
 SEEDS = 500
 LATEST = (
@@ -60,8 +62,8 @@ def record(folder: Path, *, weak: str = "") -> Recording:
     weakness = ["--weak", weak] if weak else []
     top, log = folder / "traced", folder / "log"
     top.mkdir()
-    first = traced(log, top / "data", "--die", *weakness)
-    second = traced(log, top / "data", "--first", "100", *weakness)
+    first = traced(log, TARGET, top / "data", "--die", *weakness)
+    second = traced(log, TARGET, top / "data", "--first", "100", *weakness)
     return Recording(PurePosixPath(top), tuple(_relevant(top, [first, second])))
 
 
@@ -207,3 +209,21 @@ def test_every_call_may_be_the_last(recording, tmp_path, mood):
     ]
 
     assert wrong == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_deployment_is_founded_on_outlasts_a_power_cut(tmp_path, seed):
+    """Secrets that fences depend on, and key material: there as soon as anybody relies on them."""
+    require_strace()
+    top = tmp_path / "traced"
+    top.mkdir()
+    calls = traced(tmp_path / "log", "faults.founding", top / "data")
+    replay = Replay(PurePosixPath(top))
+    for call in calls:
+        replay.play(call)
+    replay.disk.lose_power(tmp_path / "cut", Keeping(random.Random(seed)))  # noqa: S311 repeatable
+    made = orjson.loads(replay.told[-1])
+
+    assert "data/secrets/subjects.key" in made
+    assert len([name for name in made if name.startswith("data/keys/")]) == 2
+    assert {name: digest(tmp_path / "cut" / name) for name in made} == made

@@ -55,17 +55,17 @@ def require_strace() -> None:
         pytest.skip(reason)
 
 
-def command(options: Sequence[str], folder: Path, *arguments: str) -> list[str]:
-    """A traced `faults.target` on *folder*."""
+def command(options: Sequence[str], module: str, folder: Path, *arguments: str) -> list[str]:
+    """A module of these tests under strace, on *folder*."""
     strace = ["strace", "-f", "-qq", "-e", "signal=none", *options]
-    return [*strace, sys.executable, "-m", "faults.target", str(folder), *arguments]
+    return [*strace, sys.executable, "-m", module, str(folder), *arguments]
 
 
-def traced(log: Path, folder: Path, *arguments: str) -> list[Call]:
-    """Run the target on *folder*; the calls it made, in the order in which they ended."""
+def traced(log: Path, module: str, folder: Path, *arguments: str) -> list[Call]:
+    """Run *module* on *folder*; the calls it made, in the order in which they ended."""
     options = ["-xx", "-s", "4000000", "-e", f"trace={CALLS}", "-o", str(log)]
     subprocess.run(
-        command(options, folder, *arguments),
+        command(options, module, folder, *arguments),
         cwd=TESTS,
         check=False,  # the target may have been told to die
         stdout=subprocess.DEVNULL,
