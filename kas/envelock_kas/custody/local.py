@@ -38,6 +38,7 @@ class LocalCustody:
 
     def __init__(self, directory: Path, entropy: Callable[[int], bytes]) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync(directory.parent)
         self._directory = directory
         self._entropy = entropy
         self._symmetric: dict[str, AESGCM] = {}
@@ -79,7 +80,7 @@ class LocalCustody:
         self._private.pop(handle, None)
         try:
             self._file(handle).unlink(missing_ok=True)
-            self._sync_directory()
+            _sync(self._directory)
         except OSError as error:
             raise CustodyError(f"{handle} cannot be removed") from error
 
@@ -113,14 +114,7 @@ class LocalCustody:
             file.write(material)
             file.flush()
             os.fsync(file.fileno())
-        self._sync_directory()
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(self._directory)
 
     def _file(self, handle: str) -> Path:
         if "/" in handle or handle.startswith("."):
@@ -156,3 +150,12 @@ class LocalCustody:
         if isinstance(key := self._load(handle), ec.EllipticCurvePrivateKey):
             return key
         raise UnwrapError
+
+
+def _sync(directory: Path) -> None:
+    """Make the names in *directory* durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
