@@ -23,6 +23,7 @@ from envelock_formats.framing import b64url, digest, from_b64
 MAX_PEM = 4096
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 4096
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ def key_sha256(der: bytes) -> bytes:
 
 
 def spki_from_pem(pem: str) -> bytes:
-    """Read a PEM public key, P-256 or RSA of 2048 to 4096 bits, as DER SubjectPublicKeyInfo.
+    """Read a PEM public key, EC or RSA of 2048 to 4096 bits, as DER SubjectPublicKeyInfo.
+
+    EC keys are on P-256, P-384 or P-521.
 
     Raises:
         FormatError: Not such a key. Compressed points and explicit parameters are written anew, so
@@ -79,9 +82,9 @@ def spki_from_pem(pem: str) -> bytes:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise FormatError("not a PEM public key") from error
     strong_rsa = isinstance(key, rsa.RSAPublicKey) and _usable(key)
-    p256 = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
-    if len(pem) > MAX_PEM or not (strong_rsa or p256):
-        raise FormatError("public key must be P-256, or RSA of 2048 to 4096 bits")
+    on_curve = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES)
+    if len(pem) > MAX_PEM or not (strong_rsa or on_curve):
+        raise FormatError("public key must be P-256, P-384, P-521, or RSA of 2048 to 4096 bits")
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -2,14 +2,15 @@
 
 | algorithm | type of key access | wrapped key |
 |---|---|---|
-| `rsa:2048` and longer | `wrapped` | RSA-OAEP, SHA-1, MGF1-SHA-1, no label, as clients write |
-| `ec:secp256r1` | `ec-wrapped` | IV 12, AES-256-GCM ciphertext 32, tag 16 |
+| `rsa:2048`, `rsa:3072`, `rsa:4096` | `wrapped` | RSA-OAEP, SHA-1, MGF1-SHA-1, no label |
+| `ec:secp256r1`, `ec:secp384r1`, `ec:secp521r1` | `ec-wrapped` | IV 12, AES-256-GCM 32, tag 16 |
 | `aes:256` | `wrapped` | an online wrap, module `online` |
 
 The EC key is `HKDF-SHA256(Z, salt = SHA-256("TDF"), info = "")` over the ECDH secret of a fresh
-ephemeral key. A share is always 32 bytes. Keys come in loaded: loading an RSA private key costs
-more than a hundred unwraps. Randomness is an argument, except for what OAEP draws inside OpenSSL.
-Not here: policy bindings (`tdf.keyaccess`), and where a key lives.
+ephemeral key on the curve of the wrapping key; Z is the x-coordinate, as long as the curve's field:
+32, 48 or 66 bytes. A share is always 32 bytes. Keys come in loaded: loading an RSA private key
+costs more than a hundred unwraps. Randomness is an argument, except for what OAEP draws inside
+OpenSSL. Not here: policy bindings (`tdf.keyaccess`), and where a key lives.
 """
 
 import hashlib
@@ -29,10 +30,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from envelock_formats.errors import FormatError, IntegrityError, UnsupportedAlgorithmError
+from envelock_formats.framing import from_b64
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess
 
 RSA_2048: Final = "rsa:2048"
+RSA_4096: Final = "rsa:4096"
 EC_P256: Final = "ec:secp256r1"
+EC_P384: Final = "ec:secp384r1"
+EC_P521: Final = "ec:secp521r1"
 AES_256: Final = "aes:256"  # held by the KAS alone: online wraps
 WRAPPED: Final = "wrapped"
 EC_WRAPPED: Final = "ec-wrapped"
@@ -43,8 +48,15 @@ EC_WRAPPED_SIZE = IV_SIZE + SHARE_SIZE + TAG_SIZE
 MIN_RSA_BITS = 2048
 _SALT = hashlib.sha256(b"TDF").digest()
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), label=None)  # noqa: S303 the format's own; OAEP needs no collision resistance
-_TYPES = {RSA_2048: WRAPPED, "rsa:3072": WRAPPED, "rsa:4096": WRAPPED}
-_TYPES |= {EC_P256: EC_WRAPPED, AES_256: WRAPPED}
+_CURVES: Mapping[str, ec.EllipticCurve] = {
+    EC_P256: ec.SECP256R1(),
+    EC_P384: ec.SECP384R1(),
+    EC_P521: ec.SECP521R1(),
+}
+_RSA_ALGORITHMS = {256: RSA_2048, 384: "rsa:3072", 512: RSA_4096}  # by bytes of the modulus
+_TYPES = dict.fromkeys(_RSA_ALGORITHMS.values(), WRAPPED) | dict.fromkeys(_CURVES, EC_WRAPPED)
+_TYPES |= {AES_256: WRAPPED}
+_SECRET_SIZES = {(curve.key_size + 7) // 8 for curve in _CURVES.values()}
 
 
 class UnwrapError(FormatError):
@@ -68,6 +80,49 @@ def key_access_type(algorithm: str) -> str:
         return _TYPES[algorithm]
     except KeyError as error:
         raise UnsupportedAlgorithmError(f"unsupported key algorithm {algorithm[:40]!r}") from error
+
+
+def curve_of(algorithm: str) -> ec.EllipticCurve:
+    """The curve of an EC *algorithm*, such as `ec:secp384r1`.
+
+    Raises:
+        UnsupportedAlgorithmError: Not an EC algorithm, or not one that is used here.
+    """
+    try:
+        return _CURVES[algorithm]
+    except KeyError as error:
+        raise UnsupportedAlgorithmError(f"unsupported key algorithm {algorithm[:40]!r}") from error
+
+
+def algorithm_of(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> str:
+    """The algorithm that wraps to *key*.
+
+    Raises:
+        UnsupportedAlgorithmError: A curve or a length that is not used here.
+    """
+    if isinstance(key, rsa.RSAPublicKey):
+        found = _RSA_ALGORITHMS.get(key.key_size // 8) if key.key_size % 8 == 0 else None
+    else:
+        found = f"ec:{key.curve.name}" if f"ec:{key.curve.name}" in _CURVES else None
+    if found is None:
+        raise UnsupportedAlgorithmError("unsupported length or curve of a wrapping key")
+    return found
+
+
+def algorithm_of_wrap(access: KeyAccess) -> str:
+    """The algorithm of the key that an offline wrap was made for, as far as the wrap shows it.
+
+    Raises:
+        UnsupportedAlgorithmError: A type or a size that nothing here opens.
+        FormatError: The wrapped key is not base64.
+        UnwrapError: An `ec-wrapped` key without a usable ephemeral key.
+    """
+    if access.type == EC_WRAPPED:
+        return algorithm_of(ec_from_pem(access.ephemeralPublicKey or ""))
+    found = _RSA_ALGORITHMS.get(len(from_b64(access.wrappedKey)))
+    if access.type != WRAPPED or found is None:
+        raise UnsupportedAlgorithmError(f"unsupported kind of wrap {access.type[:40]!r}")
+    return found
 
 
 def wrap_rsa(share: bytes, key: rsa.RSAPublicKey) -> bytes:
@@ -103,16 +158,17 @@ def wrap_ec(
     ephemeral: ec.EllipticCurvePrivateKey,
     iv: bytes,
 ) -> bytes:
-    """Wrap a 32-byte *share* to a P-256 key: 60 bytes.
+    """Wrap a 32-byte *share* to an EC key: 60 bytes.
 
     Args:
         share: The key share.
         key: The key that opens it.
-        ephemeral: A P-256 key made for this one wrap; its public half travels beside the wrap.
+        ephemeral: A key on the same curve, made for this one wrap; its public half travels beside
+            the wrap.
         iv: 12 fresh random bytes.
 
     Raises:
-        UnsupportedAlgorithmError: A key is on another curve.
+        UnsupportedAlgorithmError: The keys are on two curves, or on one that is not used here.
     """
     return seal_share(agree(ephemeral, key), share, iv)
 
@@ -136,7 +192,7 @@ def unwrap_with_secret(secret: bytes, wrapped: bytes) -> bytes:
     """Undo `wrap_ec` where a hardware module made the ECDH secret: the 32-byte share.
 
     Args:
-        secret: The x-coordinate Z, 32 bytes big-endian.
+        secret: The x-coordinate Z, big-endian, as long as the curve's field.
         wrapped: IV, ciphertext, tag: 60 bytes.
 
     Raises:
@@ -146,23 +202,23 @@ def unwrap_with_secret(secret: bytes, wrapped: bytes) -> bytes:
 
 
 def agree(key: ec.EllipticCurvePrivateKey, peer: ec.EllipticCurvePublicKey) -> AESGCM:
-    """The cipher that two P-256 keys agree on; one agreement may seal many shares to one client.
+    """The cipher that two keys agree on; one agreement may seal many shares to one client.
 
     Raises:
-        UnsupportedAlgorithmError: A key is on another curve.
+        UnsupportedAlgorithmError: The keys are on two curves, or on one that is not used here.
     """
-    refuse_other_curves(peer)
-    refuse_other_curves(key)
+    if algorithm_of(peer) != algorithm_of(key.public_key()):
+        raise UnsupportedAlgorithmError("keys on two curves agree on nothing")
     return cipher_from_secret(key.exchange(ec.ECDH(), peer))
 
 
 def cipher_from_secret(secret: bytes) -> AESGCM:
-    """The cipher under the key that the ECDH secret Z, 32 bytes, yields.
+    """The cipher under the key that the ECDH secret Z yields: 32, 48 or 66 bytes.
 
     Raises:
         UnwrapError: The secret has another length, or is zero, which no honest key yields.
     """
-    if len(secret) != SHARE_SIZE or not any(secret):
+    if len(secret) not in _SECRET_SIZES or not any(secret):
         raise UnwrapError
     return AESGCM(HKDF(hashes.SHA256(), SHARE_SIZE, salt=_SALT, info=b"").derive(secret))
 
@@ -211,19 +267,20 @@ def open_answer(
     return unwrap_ec(sealed, session, key)
 
 
-def p256_from_pem(pem: str) -> ec.EllipticCurvePublicKey:
+def ec_from_pem(pem: str) -> ec.EllipticCurvePublicKey:
     """Load an ephemeral or session public key.
 
     Raises:
-        UnwrapError: Not the PEM text of a P-256 point; such a key opens nothing.
+        UnwrapError: Not the PEM text of a point on a curve that is used here; such a key opens
+            nothing.
     """
     try:
         key = load_pem_public_key(pem.encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm) as error:
+        if isinstance(key, ec.EllipticCurvePublicKey) and algorithm_of(key):
+            return key
+    except (ValueError, UnsupportedAlgorithm, UnsupportedAlgorithmError) as error:
         raise UnwrapError from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise UnwrapError
-    return key
+    raise UnwrapError
 
 
 def public_pem(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> str:

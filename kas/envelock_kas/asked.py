@@ -84,7 +84,7 @@ def client_key(der: bytes) -> ClientKey:
     """Load the key that shares are sealed to.
 
     Raises:
-        FormatError: Neither P-256 nor RSA.
+        FormatError: Neither EC nor RSA.
     """
     key = load_der_public_key(der)
     if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):

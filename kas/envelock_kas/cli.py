@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 _TABLE_WIDTH = 1000  # characters; a pipe gets whole lines
 _BELOW = click.option("--below", is_flag=True, help="And every key below it.")
 _PATH = click.argument("path", metavar="PATH")
+_ALGORITHM = click.option(
+    "--algorithm",
+    "algorithms",
+    multiple=True,
+    type=click.Choice(["ec:secp256r1", "ec:secp384r1", "ec:secp521r1", "rsa:2048", "rsa:4096"]),
+    help="One key of this kind; repeatable, and clients seal to the first.",
+)
 
 
 class Console(Protocol):
@@ -77,25 +84,40 @@ def show(console: Console, path: str) -> None:
 @command.command()
 @_PATH
 @click.option("--online", is_flag=True, help="For keys that the KAS makes; cannot be changed.")
+@_ALGORITHM
 @click.pass_obj
-def create(console: Console, path: str, online: bool) -> None:
+def create(console: Console, path: str, online: bool, algorithms: tuple[str, ...]) -> None:
     """Make the first version of a key. A first use does that by itself.
 
-    Example: envelock keys create clinic:notes --online --as operator
-    """
+    \b
+    Examples:
+      envelock keys create clinic:notes --online --as operator
+      envelock keys create clinic:archive:2026-11 --algorithm ec:secp384r1 --as operator
+    """  # noqa: D301 click's own mark for text that keeps its lines
+    if online and algorithms:
+        raise KeysUsageError(
+            "--online and --algorithm exclude each other; nothing was changed",
+            "keys for online sealing are aes:256, and never leave the KAS",
+        )
     body: dict[str, Json] = {"wraps": "online" if online else "offline"}
-    _change(console, _url(path), body, path)
+    _change(console, _url(path), body | _named(algorithms), path)
 
 
 @command.command()
 @_PATH
+@_ALGORITHM
 @click.pass_obj
-def rotate(console: Console, path: str) -> None:
+def rotate(console: Console, path: str, algorithms: tuple[str, ...]) -> None:
     """Make a new version; the former one still opens what it sealed. No file is rewritten.
 
-    Example: envelock keys rotate clinic:records:2026-11 --as operator
-    """
-    _change(console, f"{_url(path)}/rotate", {}, path, "; no file rewritten")
+    The new version has keys of the same kinds, unless others are named.
+
+    \b
+    Examples:
+      envelock keys rotate clinic:records:2026-11 --as operator
+      envelock keys rotate clinic:records:2026-11 --algorithm rsa:4096 --as operator
+    """  # noqa: D301 click's own mark for text that keeps its lines
+    _change(console, f"{_url(path)}/rotate", _named(algorithms), path, "; no file rewritten")
 
 
 @command.command()
@@ -152,6 +174,10 @@ def cancel(console: Console, path: str, below: bool) -> None:
     Example: envelock keys cancel clinic:records:2020-01 --as operator
     """
     _change(console, f"{_url(path)}/cancel", {"below": below}, path)
+
+
+def _named(algorithms: Sequence[str]) -> dict[str, Json]:
+    return {"algorithms": list(algorithms)} if algorithms else {}
 
 
 def _url(path: str) -> str:

@@ -46,7 +46,6 @@ from envelock_service.server import REQUEST_ID, Handler, identify, read_body, sa
 CONNECT_PREFIX = "/kas.AccessService/"
 JSON = frozenset({"application/json"})
 MAX_USER_AGENT = 256
-_DEFAULT_ALGORITHM = "ec:secp256r1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +126,14 @@ class Handlers:
     async def public_key(self, request: web.Request) -> web.Response:
         """`kas.AccessService/PublicKey`: the caller's tenant's key for new objects."""
         message = await read_message(request, PublicKeyRequest)
-        published = await self._published(
-            request, DEFAULT_DATASET, message.algorithm or _DEFAULT_ALGORITHM
-        )
+        published = await self._published(request, DEFAULT_DATASET, message.algorithm)
         return web.json_response({"publicKey": published.pem, "kid": published.kid})
 
     async def published_key(self, request: web.Request) -> web.Response:
         """`GET /v1/publickeys?dataset=&algorithm=`."""
         query = request.query
         dataset = query.get("dataset") or DEFAULT_DATASET
-        published = await self._published(
-            request, dataset, query.get("algorithm") or _DEFAULT_ALGORITHM
-        )
-        return answer(published)
+        return answer(await self._published(request, dataset, query.get("algorithm", "")))
 
     async def data_keys(self, request: web.Request) -> web.Response:
         """`POST /v1/datakeys`: data keys made and wrapped online."""

@@ -38,6 +38,7 @@ from envelock_formats.wire import (
     WireError,
     read_seal,
 )
+from envelock_formats.wrap import refuse_other_curves
 from envelock_kas.asked import client_key
 from envelock_kas.context import Context
 from envelock_kas.custody import AES, Custody
@@ -228,4 +229,5 @@ def _wish(body: bytes) -> Wish:
     nonce = from_b64url(read.nonce)
     if not isinstance(client, ec.EllipticCurvePublicKey) or len(nonce) != NONCE_SIZE:
         raise WireError("clientPublicKey must be P-256, nonce 16 bytes")
+    refuse_other_curves(client)
     return Wish(read, parse_policy(read.policy), client, der, nonce)

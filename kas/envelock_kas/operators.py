@@ -4,7 +4,7 @@ Key paths stand in the URL as they are (`/v1/keys/acme:patients`). Every change 
 the scope `envelock:keys`; an operator sees and changes its own tenant only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -16,6 +16,7 @@ from envelock_formats.errors import FormatError
 from envelock_formats.keyid import KeyPath
 from envelock_formats.request import Caller
 from envelock_kas.context import Context
+from envelock_kas.custody import OfflineAlgorithm
 from envelock_kas.http import JSON, Surface, authenticate
 from envelock_kas.keys.lifecycle import Actor, Change, Changed, Lifecycle, Wraps
 from envelock_kas.keys.registry import KeyVersion, Registry
@@ -33,9 +34,16 @@ _CHANGES: Mapping[str, Change] = {
 
 
 class CreateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`POST /v1/keys/PATH`."""
+    """`POST /v1/keys/PATH`; without algorithms those of the settings."""
 
     wraps: Wraps = "offline"
+    algorithms: tuple[OfflineAlgorithm, ...] = ()
+
+
+class RotateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /v1/keys/PATH/rotate`; without algorithms those of the former version."""
+
+    algorithms: tuple[OfflineAlgorithm, ...] = ()
 
 
 class ChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,13 +101,22 @@ class Operators:
         operator = await self._operator(request)
         body = await _body(request, CreateBody)
         path = await self._path(request, operator)
-        return self._answer(await self._lifecycle.create(path, body.wraps, operator.actor))
+        _require_distinct(body.algorithms)
+        if body.algorithms and body.wraps == "online":
+            raise Problem("malformed_request", "what is sealed online is wrapped by aes:256 alone")
+        changed = await self._lifecycle.create(path, body.wraps, operator.actor, body.algorithms)
+        return self._answer(changed)
 
     async def rotate(self, request: web.Request) -> web.Response:
         """Make a new version."""
         operator = await self._operator(request)
+        body = await _body(request, RotateBody)
         path = await self._path(request, operator)
-        return self._answer(await self._lifecycle.rotate(path, operator.actor))
+        _require_distinct(body.algorithms)
+        newest = self._registry.newest(path)
+        if body.algorithms and newest is not None and newest.wraps == "online":
+            raise Problem("malformed_request", "what is sealed online is wrapped by aes:256 alone")
+        return self._answer(await self._lifecycle.rotate(path, operator.actor, body.algorithms))
 
     async def change(self, request: web.Request) -> web.Response:
         """Suspend, resume, destroy, cancel."""
@@ -176,6 +193,12 @@ async def _body(request: web.Request, shape: type[T]) -> T:
         return decode(text or b"{}", shape)
     except FormatError as error:
         raise Problem("malformed_request", str(error)) from error
+
+
+def _require_distinct(algorithms: Sequence[str]) -> None:
+    """A version holds at most one key of an algorithm."""
+    if len(set(algorithms)) != len(algorithms):
+        raise Problem("malformed_request", "an algorithm stands twice")
 
 
 def _view(registry: Registry, version: KeyVersion) -> dict[str, Json]:

@@ -41,6 +41,11 @@ class Publisher:
     async def publish(self, path: KeyPath, algorithm: str, actor: Actor) -> PublishedKey:
         """The public key that *path* wraps with now; the path's first key is made on first use.
 
+        Args:
+            path: The path.
+            algorithm: Of the key; empty for the one that the version names first.
+            actor: Who asks.
+
         Raises:
             TransitionError: Nothing new may be sealed under the path, or not offline.
             CustodyError: The custody did not answer, or has another key than the record.
@@ -49,12 +54,13 @@ class Publisher:
         """
         await self._projection.catch_up()
         version = (await self._lifecycle.ensure(path, "offline", actor)).version
-        if (material := version.material(algorithm)) is None:
+        material = version.material(algorithm) if algorithm else version.keys[0]
+        if material is None:
             raise LookupError(algorithm)
         index = self._projection.registry.introduced(version.id)
         return PublishedKey(
             kid=str(version.id),
-            algorithm=algorithm,
+            algorithm=material.alg,
             pem=await self._pem(version.custody, material),
             path=path.text,
             url=self._kas_url,

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from envelock_kas.custody import EC, RSA, OfflineAlgorithm
 from envelock_kas.guard import GuardSettings
 from envelock_kas.keys.template import TemplateError, check_template
 from envelock_service.settings import SettingsError
@@ -19,8 +20,9 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `url` stands in every manifest that is sealed for this KAS, so it must outlive ports and
     restarts. `ledger_key` is the verifier key of the ledger, `pdp_keys_file` the JWK set of the
     PDP's public keys; `subject_key_file` holds the secret under which subjects are named in fences.
-    Paths are relative to the data directory. Beyond loopback the KAS wants TLS, its own or that of
-    a proxy in front.
+    `algorithms` are those of keys that first use makes: one key for each, and clients that do not
+    say otherwise seal to the first. Paths are relative to the data directory. Beyond loopback the
+    KAS wants TLS, its own or that of a proxy in front.
     """
 
     id: str = "envelock-kas"
@@ -34,6 +36,7 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pdp_keys_file: str = "pdp/jwks.json"
     subject_key_file: str = "secrets/subjects.key"
     template: str = "{tenant}:{dataset}:{epoch:%Y-%m}"
+    algorithms: tuple[OfflineAlgorithm, ...] = (EC, RSA)
     guard: GuardSettings = GuardSettings()
 
     def __post_init__(self) -> None:
@@ -41,6 +44,8 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             check_template(self.template)
         except TemplateError as error:
             raise ValueError(f"template: {error}") from error
+        if not self.algorithms or len(set(self.algorithms)) != len(self.algorithms):
+            raise ValueError("algorithms: at least one, and each once")
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
             raise ValueError(f"url: {self.url!r} is not an http(s) URL")

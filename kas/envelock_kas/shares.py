@@ -9,23 +9,24 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from envelock_formats.errors import FormatError
+from envelock_formats.errors import FormatError, UnsupportedAlgorithmError
 from envelock_formats.online import ONLINE_AES_GCM, online_aad
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, binding_holds
 from envelock_formats.wrap import (
     EC_WRAPPED,
     IV_SIZE,
-    WRAPPED,
     UnwrapError,
     agree,
-    p256_from_pem,
+    algorithm_of,
+    algorithm_of_wrap,
+    ec_from_pem,
     public_pem,
     seal_share,
     unwrap_with_secret,
     wrap_rsa,
 )
 from envelock_kas.asked import AskedKey, AskedObject, ClientKey
-from envelock_kas.custody import AES, EC, RSA, Custody
+from envelock_kas.custody import AES, Custody
 from envelock_kas.keys.registry import KeyVersion, Material
 
 
@@ -59,6 +60,8 @@ async def unwrap_share(
         holds = binding_holds(share, asked.entry.policy.body, key.access.policyBinding)
     except UnwrapError as error:
         raise ShareError("unwrap failed") from error
+    except UnsupportedAlgorithmError as error:
+        raise ShareError("kind of wrap is not supported") from error
     except FormatError as error:
         raise ShareError("policy binding malformed") from error
     if len(share) != SHARE_SIZE or not holds:
@@ -82,12 +85,11 @@ async def _unwrap(
         # Whoever once read the object could wrap its key anew under a friendlier policy.
         raise ShareError(f"key {version.id} opens online wraps only")
     if key.access.type == EC_WRAPPED:
-        peer = p256_from_pem(key.access.ephemeralPublicKey or "")
-        secret = await custody.agree(_material(version, EC).handle, peer)
+        peer = ec_from_pem(key.access.ephemeralPublicKey or "")
+        secret = await custody.agree(_material(version, algorithm_of(peer)).handle, peer)
         return unwrap_with_secret(secret, key.wrapped)
-    if key.access.type == WRAPPED:
-        return await custody.decrypt(_material(version, RSA).handle, key.wrapped)
-    raise ShareError("kind of wrap is not supported")
+    handle = _material(version, algorithm_of_wrap(key.access)).handle
+    return await custody.decrypt(handle, key.wrapped)
 
 
 def _material(version: KeyVersion, algorithm: str) -> Material:
@@ -104,7 +106,7 @@ class ShareSealer:
         self._entropy = entropy
         self.session_pem: str | None = None
         if isinstance(client, ec.EllipticCurvePublicKey):
-            session = ec.generate_private_key(ec.SECP256R1())
+            session = ec.generate_private_key(client.curve)
             self._cipher = agree(session, client)
             self.session_pem = public_pem(session.public_key())
 

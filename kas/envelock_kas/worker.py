@@ -75,7 +75,11 @@ class Worker:
             projection=self.projection,
             scribe=self._scribe,
             keeping=Keeping(
-                parts.custodies, parts.custody, parts.grace_seconds, parts.ledger_key.name
+                parts.custodies,
+                parts.custody,
+                parts.grace_seconds,
+                parts.ledger_key.name,
+                settings.algorithms,
             ),
             clock=clock,
             entropy=parts.entropy,

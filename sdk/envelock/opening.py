@@ -45,7 +45,7 @@ from envelock_formats.wire import (
     RewrapBody,
     receipt_of,
 )
-from envelock_formats.wrap import WRAPPED, open_answer, p256_from_pem, public_pem
+from envelock_formats.wrap import WRAPPED, ec_from_pem, open_answer, public_pem
 
 _POLICY_ID = "policy"
 _FORBIDDEN = "desc = forbidden"
@@ -197,7 +197,7 @@ def _open(
     key: ec.EllipticCurvePrivateKey,
 ) -> dict[int, bytes]:
     try:
-        session_key = p256_from_pem(session_pem or "")
+        session_key = ec_from_pem(session_pem or "")
         return {
             named[name]: open_answer(from_b64(result.kasWrappedKey or ""), key, session_key)
             for name, result in permitted.items()

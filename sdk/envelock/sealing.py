@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from envelock.errors import ConfigError, UnavailableError
 from envelock.exchange import Steps
@@ -23,8 +24,16 @@ from envelock_formats.online import OnlineWrap, hpke_info, open_data_key
 from envelock_formats.request import key_sha256, policy_sha256, spki_from_pem
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess, bind_policy
 from envelock_formats.tdf.policy import write_policy
-from envelock_formats.wire import NONCE_SIZE, SealAnswer, SealBody, SealedKey
-from envelock_formats.wrap import EC_P256, IV_SIZE, p256_from_pem, public_pem, wrap_ec
+from envelock_formats.wire import NONCE_SIZE, PublishedKey, SealAnswer, SealBody, SealedKey
+from envelock_formats.wrap import (
+    EC_WRAPPED,
+    IV_SIZE,
+    WRAPPED,
+    key_access_type,
+    public_pem,
+    wrap_ec,
+    wrap_rsa,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +96,41 @@ def plan(session: Session, wish: Wish) -> Steps[SealPlan]:
 
 
 def _plan_offline(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:
-    published = yield from session.published_key(wish.dataset, EC_P256)
+    published = yield from session.published_key(wish.dataset)
     dek = wish.entropy(SHARE_SIZE)
-    ephemeral = fresh_key()
-    wrapped = wrap_ec(
-        dek, p256_from_pem(published.pem), ephemeral=ephemeral, iv=wish.entropy(IV_SIZE)
-    )
-    key = KeyAccess(
-        type="ec-wrapped",
+    return SealPlan(dek, (_wrapped(published, dek, policy, wish.entropy),), policy)
+
+
+def _wrapped(
+    published: PublishedKey, share: bytes, policy: str, entropy: Callable[[int], bytes]
+) -> KeyAccess:
+    """One share, wrapped to a key that a KAS published, as its algorithm wants it.
+
+    Raises:
+        UnavailableError: The KAS published no key that shares can be wrapped to.
+    """
+    try:
+        key = load_der_public_key(spki_from_pem(published.pem))
+        kind = key_access_type(published.algorithm)
+        if isinstance(key, rsa.RSAPublicKey) and kind == WRAPPED:
+            wrapped, ephemeral = wrap_rsa(share, key), None
+        elif isinstance(key, ec.EllipticCurvePublicKey) and kind == EC_WRAPPED:
+            made = ec.generate_private_key(key.curve)
+            wrapped = wrap_ec(share, key, ephemeral=made, iv=entropy(IV_SIZE))
+            ephemeral = public_pem(made.public_key())
+        else:
+            raise UnavailableError("public key: the server's answer contradicts itself")
+    except FormatError as error:
+        raise UnavailableError("public key: the server's answer is malformed") from error
+    return KeyAccess(
+        type=kind,
         url=published.url,
         kid=published.kid,
         wrappedKey=b64(wrapped),
-        policyBinding=bind_policy(dek, policy),
-        ephemeralPublicKey=public_pem(ephemeral.public_key()),
+        policyBinding=bind_policy(share, policy),
+        ephemeralPublicKey=ephemeral,
         schemaVersion="1.0",
     )
-    return SealPlan(dek, (key,), policy)
 
 
 def _plan_online(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:

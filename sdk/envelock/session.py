@@ -195,15 +195,18 @@ class Session:
         yield from self._require_ours(answer.url, "data keys")
         return Issued(answer, done.jkt)
 
-    def published_key(self, dataset: str | None, algorithm: str) -> Steps[PublishedKey]:
-        """The public key that new files are sealed to; verified once, then kept for a while."""
-        query = {"algorithm": algorithm} | ({"dataset": dataset} if dataset else {})
-        name = f"key {urlencode(query)}"
+    def published_key(self, dataset: str | None) -> Steps[PublishedKey]:
+        """The public key that new files are sealed to; verified once, then kept for a while.
+
+        Of which algorithm it is, the KAS says.
+        """
+        query = urlencode({"dataset": dataset} if dataset else {})
+        name = f"key {query}"
         if (kept := self._kept(name, PublishedKey)) is not None:
             return kept
         witness = self.witness((yield from self.configuration()))
         since = witness.newest() if witness is not None else None
-        url = f"{self.url}/v1/publickeys?{urlencode(query)}"
+        url = f"{self.url}/v1/publickeys" + (f"?{query}" if query else "")
         done = yield from self._asked("GET", url, b"", "public key")
         published = _read(done.reply, PublishedKey, "public key")
         yield from self._require_ours(published.url, "public key")

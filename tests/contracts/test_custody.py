@@ -7,8 +7,17 @@ import pytest
 from contracts.conftest import Opener
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from envelock_formats.wrap import UnwrapError, wrap_rsa
-from envelock_kas.custody import AES, ALGORITHMS, EC, RSA, Custody, Made
+from envelock_formats.wrap import UnwrapError, curve_of, wrap_rsa
+from envelock_kas.custody import (
+    AES,
+    ALGORITHMS,
+    EC,
+    EC_ALGORITHMS,
+    RSA,
+    RSA_ALGORITHMS,
+    Custody,
+    Made,
+)
 from envelock_kas.errors import CustodyError, KeyExistsError
 
 LABEL = "acme:records:v1@00"
@@ -60,12 +69,16 @@ class TestSymmetric:
 class TestAsymmetric:
     """What stock clients wrap to."""
 
-    async def test_decrypts_what_was_wrapped_to_its_public_key(self, custody: Custody):
-        """RSA-OAEP: the public half that was handed out fits."""
-        key = await made(custody, RSA)
+    @pytest.mark.parametrize("algorithm", RSA_ALGORITHMS)
+    async def test_decrypts_what_was_wrapped_to_its_public_key(
+        self, custody: Custody, algorithm: str
+    ):
+        """RSA-OAEP: the public half that was handed out fits, and is as long as was asked."""
+        key = await made(custody, algorithm)
         assert isinstance(key.public, rsa.RSAPublicKey)
         share = os.urandom(32)
 
+        assert f"rsa:{key.public.key_size}" == algorithm
         assert await custody.decrypt(key.handle, wrap_rsa(share, key.public)) == share
 
     @pytest.mark.parametrize("garbled", [b"", b"x", bytes(256), b"\xff" * 256, bytes(300)])
@@ -76,26 +89,30 @@ class TestAsymmetric:
         with pytest.raises(UnwrapError):
             await custody.decrypt(key.handle, garbled)
 
-    async def test_agrees_on_the_secret_that_the_peer_computes(self, custody: Custody):
-        """ECDH gives the x-coordinate, as the client has it."""
-        key = await made(custody, EC)
+    @pytest.mark.parametrize("algorithm", EC_ALGORITHMS)
+    async def test_agrees_on_the_secret_that_the_peer_computes(
+        self, custody: Custody, algorithm: str
+    ):
+        """ECDH gives the x-coordinate, as the client has it, whole."""
+        key = await made(custody, algorithm)
         assert isinstance(key.public, ec.EllipticCurvePublicKey)
-        ephemeral = ec.generate_private_key(ec.SECP256R1())
+        ephemeral = ec.generate_private_key(curve_of(algorithm))
         secret = await custody.agree(key.handle, ephemeral.public_key())
 
         assert secret == ephemeral.exchange(ec.ECDH(), key.public)
 
-    async def test_another_curve_does_not_unwrap(self, custody: Custody):
+    @pytest.mark.parametrize("algorithm", EC_ALGORITHMS)
+    async def test_another_curve_does_not_unwrap(self, custody: Custody, algorithm: str):
         """A peer on another curve is a wrong input, not a fault of the custody."""
-        key = await made(custody, EC)
-        other = ec.generate_private_key(ec.SECP384R1())
+        key = await made(custody, algorithm)
+        other = ec.generate_private_key(curve_of(EC_ALGORITHMS[algorithm == EC]))
 
         with pytest.raises(UnwrapError):
             await custody.agree(key.handle, other.public_key())
 
     async def test_tells_its_public_keys(self, custody: Custody):
         """The public half can be read again, to be held against the record."""
-        for algorithm in (EC, RSA):
+        for algorithm in (*EC_ALGORITHMS, RSA):
             [key] = await custody.make(f"acme:{algorithm[:2]}:v1@00", [algorithm])
             public = await custody.public(key.handle)
 

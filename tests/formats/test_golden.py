@@ -37,7 +37,7 @@ def unwrapped(key, keys):
     try:
         if key.type == "wrapped":
             return wrap.unwrap_rsa(wrapped, private)
-        return wrap.unwrap_ec(wrapped, wrap.p256_from_pem(key.ephemeralPublicKey), private)
+        return wrap.unwrap_ec(wrapped, wrap.ec_from_pem(key.ephemeralPublicKey), private)
     except wrap.UnwrapError:
         return None
 

@@ -68,8 +68,10 @@ def pem(key, point=PublicFormat.SubjectPublicKeyInfo):
 
 
 def test_reads_the_keys_that_clients_seal_to():
-    """P-256 and RSA from 2048 bits on become DER, the same for every spelling."""
-    for key in (ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)):
+    """EC and RSA from 2048 bits on become DER, the same for every spelling."""
+    curves = (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1())
+    on_curves = [ec.generate_private_key(curve) for curve in curves]
+    for key in (*on_curves, rsa.generate_private_key(65537, 2048)):
         der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
         assert spki_from_pem(pem(key)) == spki_from_pem(pem(key).replace("\n", "\r\n")) == der
@@ -79,7 +81,7 @@ def test_reads_the_keys_that_clients_seal_to():
 @pytest.mark.parametrize(
     "key",
     [rsa.generate_private_key(65537, 1024),  # noqa: S505 too short on purpose
-     ec.generate_private_key(ec.SECP384R1()),
+     ec.generate_private_key(ec.SECP256K1()),
      ed25519.Ed25519PrivateKey.generate()],
 )  # fmt: skip
 def test_refuses_other_keys(key):

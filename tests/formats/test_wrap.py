@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 
+import msgspec
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -17,15 +18,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envelock_formats import wrap
-from envelock_formats.errors import IntegrityError, UnsupportedAlgorithmError
+from envelock_formats.errors import FormatError, IntegrityError, UnsupportedAlgorithmError
+from envelock_formats.framing import b64
 
 SHARE = bytes(range(32))
 KEK = ec.generate_private_key(ec.SECP256R1())
 EPHEMERAL = ec.generate_private_key(ec.SECP256R1())
-OTHER_CURVE = ec.generate_private_key(ec.SECP384R1())
+LARGER = ec.generate_private_key(ec.SECP384R1())
+OTHER_CURVE = ec.generate_private_key(ec.SECP256K1())
 RSA = rsa.generate_private_key(65537, 2048)
 IV = bytes(12)
 SHARES = st.binary(min_size=32, max_size=32)
+
+
+def access(kind, **members):
+    """A key access object of another kind."""
+    return msgspec.structs.replace(key_access(), type=kind, **members)
 
 
 def wrapped_ec(share=SHARE):
@@ -42,6 +50,54 @@ def test_ec_wraps_survive_a_round_trip(share):
     assert wrap.unwrap_ec(wrapped, EPHEMERAL.public_key(), KEK) == share
     assert wrap.unwrap_with_secret(secret, wrapped) == share
     assert len(wrapped) == wrap.EC_WRAPPED_SIZE == 60
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "secret_size"),
+    [(wrap.EC_P256, 32), (wrap.EC_P384, 48), (wrap.EC_P521, 66)],
+)
+def test_every_curve_wraps_and_unwraps(algorithm, secret_size):
+    """The ephemeral key is on the KEK's curve, the secret as long as its field."""
+    kek, ephemeral = (ec.generate_private_key(wrap.curve_of(algorithm)) for _ in range(2))
+    wrapped = wrap.wrap_ec(SHARE, kek.public_key(), ephemeral=ephemeral, iv=IV)
+    secret = kek.exchange(ec.ECDH(), ephemeral.public_key())
+    named = access("ec-wrapped", ephemeralPublicKey=wrap.public_pem(ephemeral.public_key()))
+
+    assert (len(secret), len(wrapped)) == (secret_size, 60)
+    assert wrap.unwrap_ec(wrapped, ephemeral.public_key(), kek) == SHARE
+    assert wrap.unwrap_with_secret(secret, wrapped) == SHARE
+    assert wrap.algorithm_of(kek.public_key()) == wrap.algorithm_of_wrap(named) == algorithm
+
+
+@pytest.mark.parametrize("bits", [2048, 4096])
+def test_the_size_of_an_rsa_wrap_names_the_key(bits):
+    """A version may hold keys of several sizes: the wrap tells which one opens it."""
+    key = rsa.generate_private_key(65537, bits)
+    wrapped = wrap.wrap_rsa(SHARE, key.public_key())
+    named = access("wrapped", wrappedKey=b64(wrapped))
+
+    assert wrap.unwrap_rsa(wrapped, key) == SHARE
+    assert wrap.algorithm_of(key.public_key()) == wrap.algorithm_of_wrap(named) == f"rsa:{bits}"
+
+
+def test_a_wrap_that_no_key_here_opens_has_no_algorithm():
+    """Other types, sizes and curves are unsupported, not guessed."""
+    alien = wrap.public_pem(OTHER_CURVE.public_key())
+    odd = [
+        access("wrapped", wrappedKey=b64(bytes(300))),
+        access("remote", wrappedKey=b64(bytes(256))),
+        access("ec-wrapped", ephemeralPublicKey=alien),
+        access("ec-wrapped"),
+    ]
+
+    for one in odd:
+        with pytest.raises(FormatError):
+            wrap.algorithm_of_wrap(one)
+    for key in (OTHER_CURVE.public_key(), rsa.generate_private_key(65537, 1024).public_key()):  # noqa: S505 too short on purpose
+        with pytest.raises(UnsupportedAlgorithmError):
+            wrap.algorithm_of(key)
+    with pytest.raises(UnsupportedAlgorithmError):
+        wrap.curve_of("rsa:2048")
 
 
 def test_rsa_wraps_survive_a_round_trip():
@@ -70,6 +126,8 @@ def test_every_failure_to_unwrap_looks_the_same():
         lambda: wrap.unwrap_ec(wrapped, KEK.public_key(), KEK),
         lambda: wrap.unwrap_ec(wrapped, OTHER_CURVE.public_key(), KEK),
         lambda: wrap.unwrap_ec(wrapped, public, OTHER_CURVE),
+        lambda: wrap.unwrap_ec(wrapped, LARGER.public_key(), KEK),
+        lambda: wrap.unwrap_ec(wrapped, public, LARGER),
         lambda: wrap.unwrap_ec(wrapped[:-1], public, KEK),
         lambda: wrap.unwrap_ec(wrapped + b"\0", public, KEK),
         lambda: wrap.unwrap_ec(b"", public, KEK),
@@ -77,15 +135,17 @@ def test_every_failure_to_unwrap_looks_the_same():
         lambda: wrap.unwrap_with_secret(bytes(32), wrapped),
         lambda: wrap.unwrap_with_secret(bytes(31) + b"\1", wrapped),
         lambda: wrap.unwrap_with_secret(b"\1" * 48, wrapped),
+        lambda: wrap.unwrap_with_secret(b"\1" * 33, wrapped),
+        lambda: wrap.unwrap_with_secret(bytes(66), wrapped),
         lambda: wrap.unwrap_rsa(bytes(256), RSA),
         lambda: wrap.unwrap_rsa(b"", RSA),
         lambda: wrap.unwrap_rsa(RSA.public_key().encrypt(bytes(31), wrap._OAEP), RSA),  # noqa: SLF001 a wrap that ours refuses to make
         lambda: wrap.unwrap_rsa(bytes(128), short_rsa),
         lambda: wrap.open_answer(wrapped, KEK, None),
-        lambda: wrap.p256_from_pem("x"),
-        lambda: wrap.p256_from_pem("é"),
-        lambda: wrap.p256_from_pem(wrap.public_pem(OTHER_CURVE.public_key())),
-        lambda: wrap.p256_from_pem(wrap.public_pem(RSA.public_key())),
+        lambda: wrap.ec_from_pem("x"),
+        lambda: wrap.ec_from_pem("é"),
+        lambda: wrap.ec_from_pem(wrap.public_pem(OTHER_CURVE.public_key())),
+        lambda: wrap.ec_from_pem(wrap.public_pem(RSA.public_key())),
     ]
     for attempt in attempts:
         with pytest.raises(wrap.UnwrapError, match=r"^wrapped key does not open$"):
@@ -107,6 +167,8 @@ def test_wraps_only_to_keys_that_are_accepted():
         wrap.wrap_ec(SHARE, OTHER_CURVE.public_key(), ephemeral=OTHER_CURVE, iv=IV)
     with pytest.raises(UnsupportedAlgorithmError):
         wrap.agree(OTHER_CURVE, KEK.public_key())
+    with pytest.raises(UnsupportedAlgorithmError):
+        wrap.agree(LARGER, KEK.public_key())
     with pytest.raises(ValueError, match="32 bytes"):
         wrap.wrap_rsa(SHARE[1:], RSA.public_key())
 
@@ -114,7 +176,7 @@ def test_wraps_only_to_keys_that_are_accepted():
 @pytest.mark.parametrize(
     ("algorithm", "kind"),
     [("rsa:2048", "wrapped"), ("rsa:4096", "wrapped"), ("ec:secp256r1", "ec-wrapped"),
-     ("aes:256", "wrapped")],
+     ("ec:secp384r1", "ec-wrapped"), ("ec:secp521r1", "ec-wrapped"), ("aes:256", "wrapped")],
 )  # fmt: skip
 def test_names_the_type_of_each_algorithm(algorithm, kind):
     """The key access type follows from the algorithm of the key."""
@@ -124,20 +186,20 @@ def test_names_the_type_of_each_algorithm(algorithm, kind):
 def test_knows_no_other_algorithm():
     """An algorithm that is not written here has no type."""
     with pytest.raises(UnsupportedAlgorithmError, match=r"^unsupported"):
-        wrap.key_access_type("ec:secp384r1")
+        wrap.key_access_type("ec:secp256k1")
 
 
-@pytest.mark.parametrize("client", [RSA, KEK], ids=["RSA", "EC"])
+@pytest.mark.parametrize("client", [RSA, KEK, LARGER], ids=["RSA", "P-256", "P-384"])
 def test_an_answer_opens_at_the_client(client):
     """RSA clients get OAEP; EC clients a session key that may seal many shares."""
-    session = ec.generate_private_key(ec.SECP256R1())
+    session = ec.generate_private_key(getattr(client, "curve", ec.SECP256R1()))
     if client is RSA:
         sealed = wrap.wrap_rsa(SHARE, RSA.public_key())
     else:
-        sealed = wrap.seal_share(wrap.agree(session, KEK.public_key()), SHARE, os.urandom(12))
+        sealed = wrap.seal_share(wrap.agree(session, client.public_key()), SHARE, os.urandom(12))
     pem = wrap.public_pem(session.public_key())
 
-    assert wrap.open_answer(sealed, client, wrap.p256_from_pem(pem)) == SHARE
+    assert wrap.open_answer(sealed, client, wrap.ec_from_pem(pem)) == SHARE
 
 
 def cases(vectors, name):
@@ -168,11 +230,12 @@ def test_opens_the_wycheproof_oaep_cases(vectors):
     assert refused > 20
 
 
-def test_agrees_with_the_wycheproof_ecdh_cases(vectors):
+@pytest.mark.parametrize("algorithm", [wrap.EC_P256, wrap.EC_P384])
+def test_agrees_with_the_wycheproof_ecdh_cases(vectors, algorithm):
     """Valid points agree on the vector's secret; the invalid ones never yield a cipher."""
     agreed = refused = 0
-    for _, case in cases(vectors, "ecdh_secp256r1"):
-        key = ec.derive_private_key(int(case["private"], 16), ec.SECP256R1())
+    for _, case in cases(vectors, f"ecdh_{algorithm[3:]}"):
+        key = ec.derive_private_key(int(case["private"], 16), wrap.curve_of(algorithm))
         try:
             peer = load_der_public_key(bytes.fromhex(case["public"]))
             cipher = wrap.agree(key, peer)

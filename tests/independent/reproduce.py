@@ -323,8 +323,52 @@ def share_cipher(secret: bytes) -> AESGCM:
 
 def wrap_ec(given: dict) -> dict:
     """A share wrapped to a P-256 key."""
-    ephemeral, iv = p256(given["ephemeral"]), bytes.fromhex(given["iv"])
-    secret = ephemeral.exchange(ec.ECDH(), p256(given["recipient"]).public_key())
+    return wrap_between(p256(given["recipient"]), p256(given["ephemeral"]), given)
+
+
+CURVES = {
+    "ec:secp256r1": ec.SECP256R1(),
+    "ec:secp384r1": ec.SECP384R1(),
+    "ec:secp521r1": ec.SECP521R1(),
+}
+
+
+def wrap_curve(given: dict) -> dict:
+    """The same on a curve that the case names; both keys are on it."""
+    named = given["recipient_algorithm"]
+    if given["ephemeral_algorithm"] != named or named not in CURVES:
+        raise RefusedError("curves")
+    recipient, ephemeral = (
+        ec.derive_private_key(int(given[name], 16), CURVES[named])
+        for name in ("recipient", "ephemeral")
+    )
+    return wrap_between(recipient, ephemeral, given) | {"algorithm": named}
+
+
+def join(given: dict) -> dict:
+    """The XOR of one share for each split."""
+    splits = [sid or "" for sid in given["sids"]]
+    found: dict[str, bytes] = {}
+    for place, text in given["shares"].items():
+        share = bytes.fromhex(text)
+        if len(share) != 32 or found.setdefault(splits[int(place)], share) != share:
+            raise RefusedError("share")
+    if set(found) != set(splits):
+        raise RefusedError("a split without a share")
+    dek = bytes(32)
+    for share in found.values():
+        dek = bytes(one ^ other for one, other in zip(dek, share, strict=True))
+    if not any(dek):
+        raise RefusedError("zero")
+    return {"dek": dek.hex()}
+
+
+def wrap_between(
+    recipient: ec.EllipticCurvePrivateKey, ephemeral: ec.EllipticCurvePrivateKey, given: dict
+) -> dict:
+    """The share of a case, wrapped to *recipient*."""
+    iv = bytes.fromhex(given["iv"])
+    secret = ephemeral.exchange(ec.ECDH(), recipient.public_key())
     sealed = share_cipher(secret).encrypt(iv, bytes.fromhex(given["share"]), None)
     return {
         "ephemeral_pem": ephemeral.public_key().public_bytes(*PEM).decode(),
@@ -457,6 +501,8 @@ def client_key(given: dict) -> dict:
         key = load_pem_public_key(given["pem"].encode())
     except ValueError as error:
         raise RefusedError("PEM") from error
+    if isinstance(key, ec.EllipticCurvePublicKey) and f"ec:{key.curve.name}" not in CURVES:
+        raise RefusedError("curve")
     der = key.public_bytes(*DER)
     return {"der": der.hex(), "key_sha256": digest("envelock/client-key/v1", der).hex()}
 
@@ -765,6 +811,7 @@ READINGS: dict[str, Callable[[dict], dict]] = {
     "bundle": bundle,
     "checkpoint": checkpoint,
     "client_key": client_key,
+    "client_key_curve": client_key,
     "commitment": lambda given: {
         "commitment": hidden(given["field"], given["salt"], given["value"])
     },
@@ -774,6 +821,7 @@ READINGS: dict[str, Callable[[dict], dict]] = {
     "dpop": dpop,
     "framing": framing,
     "genesis": genesis,
+    "join": join,
     "json": lambda given: {"canonical": canonical(strict(given["text"]))},
     "key_access": key_access,
     "key_id": key_id,
@@ -790,8 +838,10 @@ READINGS: dict[str, Callable[[dict], dict]] = {
     "seal_scope": seal_scope,
     "sealed_file": sealed_file,
     "thumbprint": lambda given: {"jkt": jwk_thumbprint(given["jwk"])},
+    "wrap_curve": wrap_curve,
     "wrap_ec": wrap_ec,
     "wrap_rsa": wrap_rsa,
+    "wrap_rsa_4096": wrap_rsa,
 }
 
 

@@ -198,6 +198,30 @@ class TestOperators:
         assert states["clinic:archive:2026:v1"] == "suspended"
         assert "handle" not in listed.decode()
 
+    async def test_makes_keys_of_the_algorithms_that_are_named(self, served: Served):
+        """In their order; a rotation keeps them unless it names others."""
+        path = "/v1/keys/clinic:archive:2026"
+        bodies = [b'{"algorithms":["ec:secp521r1","ec:secp384r1"]}', b"{}",
+                  b'{"algorithms":["ec:secp256r1"]}']  # fmt: skip
+        for number, body in enumerate(bodies):
+            await served.call("POST", f"{path}/rotate" if number else path, body)
+        _, listed, _ = await served.call("GET", path)
+
+        found = [key["algorithms"] for key in json.loads(listed)["keys"]]
+        assert found == [["ec:secp521r1", "ec:secp384r1"]] * 2 + [["ec:secp256r1"]]
+
+    async def test_a_key_that_is_sealed_under_online_takes_no_algorithms(self, served: Served):
+        """It is symmetric, and rotating it does not make it anything else."""
+        path = "/v1/keys/clinic:notes:2026"
+        await served.call("POST", path, b'{"wraps":"online"}')
+        status, _, _ = await served.call(
+            "POST", f"{path}/rotate", b'{"algorithms":["ec:secp256r1"]}'
+        )
+        rotated, body, _ = await served.call("POST", f"{path}/rotate", b"{}")
+
+        assert (status, rotated) == (400, 200)
+        assert json.loads(body)["keys"][-1]["algorithms"] == ["aes:256"]
+
     @pytest.mark.parametrize(
         ("method", "path", "body", "status"),
         [
@@ -205,6 +229,11 @@ class TestOperators:
             ("POST", "/v1/keys/globex:records", b"{}", 403),
             ("POST", "/v1/keys/clinic:a_b", b"{}", 400),
             ("POST", "/v1/keys/clinic:v1", b"{}", 400),
+            ("POST", "/v1/keys/clinic:x", b'{"algorithms":["rsa:1024"]}', 400),
+            ("POST", "/v1/keys/clinic:x", b'{"algorithms":["aes:256"]}', 400),
+            ("POST", "/v1/keys/clinic:x", b'{"algorithms":["rsa:4096","rsa:4096"]}', 400),
+            ("POST", "/v1/keys/clinic:x", b'{"wraps":"online","algorithms":["rsa:4096"]}', 400),
+            ("POST", "/v1/keys/clinic:x/rotate", b'{"algorithms":["ec:secp256k1"]}', 400),
             ("POST", "/v1/keys/clinic:none/rotate", b"{}", 409),
             ("POST", "/v1/keys/clinic:none/suspend", b'{"extra":1}', 400),
             ("POST", "/v1/keys/clinic:x/destroy", b'{"confirm":"other"}', 400),

@@ -121,3 +121,17 @@ async def test_data_keys_of_one_request_differ(world: World):
 
     assert len({wrap.id for wrap in wraps}) == 10
     assert len({wrap.rest for wrap in wraps}) == 10
+
+
+async def test_data_keys_go_to_p256_alone(world: World):
+    """HPKE is fixed to one suite; another curve is a malformed request, and nothing is made."""
+    doctor = world.person("doctor")
+    key = ec.generate_private_key(ec.SECP384R1())
+    policy = write_policy("00000000-0000-4000-8000-000000000000", ())
+    body = SealBody(public_pem(key.public_key()), policy, b64url(os.urandom(16)), 1, "vault")
+    token = write_request_token(body, doctor.key, now=int(time.time()))
+
+    with pytest.raises(Problem) as caught:
+        await world.worker.surface.issue(doctor.authenticated(), token, Origin("r-seal"))
+    assert caught.value.code == "malformed_request"
+    assert await world.records("issue") == []

@@ -38,7 +38,7 @@ from envelock_formats.wire import (
     receipt_of,
     write_request_token,
 )
-from envelock_formats.wrap import open_answer, p256_from_pem, public_pem, wrap_ec
+from envelock_formats.wrap import ec_from_pem, open_answer, public_pem, wrap_ec
 from envelock_kas.admin import Announcement
 from envelock_kas.custody import Custody
 from envelock_kas.custody.local import LocalCustody
@@ -276,7 +276,7 @@ class World:
         policy = write_policy(str(uuid.uuid4()), attributes)
         share = os.urandom(32)
         ephemeral = ec.generate_private_key(ec.SECP256R1())
-        wrapped = wrap_ec(share, p256_from_pem(pem), ephemeral=ephemeral, iv=os.urandom(12))
+        wrapped = wrap_ec(share, ec_from_pem(pem), ephemeral=ephemeral, iv=os.urandom(12))
         key = KeyAccess(
             type="ec-wrapped",
             url="http://127.0.0.1:8080",
@@ -406,7 +406,7 @@ class Opened:
         """The shares that were released."""
         session = self.answer.sessionPublicKey
         return [
-            open_answer(from_b64(result.kasWrappedKey), self.key, p256_from_pem(session or ""))
+            open_answer(from_b64(result.kasWrappedKey), self.key, ec_from_pem(session or ""))
             for response in self.answer.responses
             for result in response.results
             if result.kasWrappedKey is not None

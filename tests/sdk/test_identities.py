@@ -37,7 +37,7 @@ from envelock_formats.wire import (
     read_seal,
     write_request_token,
 )
-from envelock_formats.wrap import EC_P256, agree, p256_from_pem, public_pem, seal_share
+from envelock_formats.wrap import agree, ec_from_pem, public_pem, seal_share
 
 FULL = "clinic.example/clearance=secret"
 
@@ -159,7 +159,7 @@ class TestPublishedKeys:
 
     def test_of_another_dataset(self, running: Server, doctor: Client):
         """The path has to name the dataset."""
-        other = answer_to(running.client("operator@globex"), "dataset=open&algorithm=ec:secp256r1")
+        other = answer_to(running.client("operator@globex"), "dataset=open")
 
         with pytest.raises(ReceiptError, match="dataset 'secret'"):
             asked_with(doctor, "/v1/publickeys", lambda _: other, dataset="secret")
@@ -186,7 +186,7 @@ class TestPublishedKeys:
         doctor.session.heads.advance(running.ledger_key, seen, Head(seen.size, bytes(32)))
 
         with pytest.raises(ReceiptError, match="were seen"):
-            doctor.run(doctor.session.published_key("records", EC_P256))
+            doctor.run(doctor.session.published_key("records"))
 
 
 class TestIssue:
@@ -303,7 +303,7 @@ def releasing(server: Answering, dek: bytes):
     """A rewrap that releases *dek*, with a receipt that nobody made."""
 
     def answer(request) -> None:
-        client = p256_from_pem(asked_body(server.asked[-1].body).clientPublicKey)
+        client = ec_from_pem(asked_body(server.asked[-1].body).clientPublicKey)
         session = ec.generate_private_key(ec.SECP256R1())
         share = b64(seal_share(agree(session, client), dek, bytes(12)))
         result = {"keyAccessObjectId": "kao-0", "status": "permit", "kasWrappedKey": share}

@@ -19,7 +19,7 @@ from envelock.reader import SealedFile
 from envelock.writer import seal_bytes
 from envelock_formats.framing import from_b64
 from envelock_formats.tdf.manifest import Segment, write_manifest
-from envelock_formats.wrap import UnwrapError, p256_from_pem, unwrap_ec, unwrap_rsa
+from envelock_formats.wrap import UnwrapError, ec_from_pem, unwrap_ec, unwrap_rsa
 
 DATA = noise(5 * SEGMENT + 100)
 RAW = seal_bytes(DATA, plan())
@@ -352,7 +352,7 @@ def shares_of(sealed, keys):
             if key.type == "wrapped":
                 yield position, unwrap_rsa(wrapped, keys[key.kid])
             else:
-                ephemeral = p256_from_pem(key.ephemeralPublicKey)
+                ephemeral = ec_from_pem(key.ephemeralPublicKey)
                 yield position, unwrap_ec(wrapped, ephemeral, keys[key.kid])
         except UnwrapError:
             continue

@@ -169,6 +169,11 @@ def keys() -> dict[str, Cases]:
     """Wraps, bindings, key access objects."""
     policy = (made_of("policy", POLICY) or {})["text"]
     agreed = {"share": SHARE, "recipient": RECIPIENT, "ephemeral": EPHEMERAL, "iv": "0b" * 12}
+    p384, p521, p256_ = (
+        {"recipient_algorithm": name, "ephemeral_algorithm": name}
+        for name in ("ec:secp384r1", "ec:secp521r1", "ec:secp256r1")
+    )
+    other = bytes(range(32, 64)).hex()
     wrapped = made_of("wrap_ec", agreed) or {}
     bound = made_of("binding", {"share": SHARE, "policy": policy}) or {}
     access = {
@@ -204,7 +209,29 @@ def keys() -> dict[str, Cases]:
     return {
         "binding": {"a share and a policy": {"share": SHARE, "policy": policy}},
         "wrap_ec": {"one": agreed},
+        "wrap_curve": {
+            "P-384": agreed | p384,
+            "P-521": agreed | p521,
+            "P-256": agreed | p256_,
+            "on two curves": agreed | p384 | {"ephemeral_algorithm": "ec:secp256r1"},
+        },
         "wrap_rsa": {"one": {"private_pem": randomised.RSA_PEM, "wrapped": randomised.RSA_WRAPPED}},
+        "wrap_rsa_4096": {
+            "one": {
+                "private_pem": randomised.RSA_4096_PEM,
+                "wrapped": randomised.RSA_4096_WRAPPED,
+            }
+        },
+        "join": {
+            "one split": {"sids": [None], "shares": {"0": SHARE}},
+            "two splits": {"sids": ["a", "b"], "shares": {"0": SHARE, "1": other}},
+            "an alternative": {"sids": ["a", "b", "b"], "shares": {"0": SHARE, "2": other}},
+            "absent and empty are one": {"sids": [None, ""], "shares": {"1": SHARE}},
+            "a split without a share": {"sids": ["a", "b"], "shares": {"0": SHARE}},
+            "alternatives that differ": {"sids": ["a", "a"], "shares": {"0": SHARE, "1": other}},
+            "shares that cancel out": {"sids": ["a", "b"], "shares": {"0": SHARE, "1": SHARE}},
+            "a share of another length": {"sids": [None], "shares": {"0": SHARE[2:]}},
+        },
         "online_wrap": {"one": wrap},
         "data_key": {"one": data_key, "of another object": data_key | {"object_id": "ff" * 16}},
         "key_access": {
@@ -246,6 +273,14 @@ def requests() -> dict[str, Cases]:
     wish = {"act": "seal", "scope": "clinic:vault:2026-11", "count": 2, "nonce": "6e" * 16}
     opened = made_of("request", shared | {"act": "open", "objects": [one]}) or {}
     return {
+        "client_key_curve": {
+            name: {"pem": public_pem(ec.derive_private_key(5, curve).public_key())}
+            for name, curve in (
+                ("P-384", ec.SECP384R1()),
+                ("P-521", ec.SECP521R1()),
+                ("secp256k1", ec.SECP256K1()),
+            )
+        },
         "client_key": {
             "P-256": {"pem": pem(RECIPIENT)},
             "the same, compressed": {"pem": compressed},

@@ -51,6 +51,11 @@ def p256(scalar: str) -> ec.EllipticCurvePrivateKey:
     return ec.derive_private_key(int(scalar, 16), ec.SECP256R1())
 
 
+def curve_key(algorithm: str, scalar: str) -> ec.EllipticCurvePrivateKey:
+    """A key on the curve of *algorithm* from the hex of its secret number."""
+    return ec.derive_private_key(int(scalar, 16), wrap.curve_of(algorithm))
+
+
 def signer(given: Value) -> Signer:
     """The log key of a case."""
     key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes.fromhex(given["log_key_seed"]))
@@ -184,10 +189,42 @@ def scope(given: Value) -> Value:
 
 def wrap_ec(given: Value) -> Value:
     """A share wrapped to a P-256 key."""
+    return wrapped_to(p256(given["recipient"]), p256(given["ephemeral"]), given)
+
+
+def wrap_curve(given: Value) -> Value:
+    """A share wrapped to a key on another curve, whose algorithm the wrap shows."""
+    keys = (
+        curve_key(given[f"{name}_algorithm"], given[name]) for name in ("recipient", "ephemeral")
+    )
+    made = wrapped_to(*keys, given)
+    access = KeyAccess(
+        type=wrap.key_access_type(given["recipient_algorithm"]),
+        url="",
+        wrappedKey=b64(bytes.fromhex(made["wrapped"])),
+        policyBinding="",
+        ephemeralPublicKey=made["ephemeral_pem"],
+    )
+    return made | {"algorithm": wrap.algorithm_of_wrap(access)}
+
+
+def join(given: Value) -> Value:
+    """The data key that shares join to."""
+    objects = [
+        KeyAccess(type="wrapped", url="", wrappedKey="", policyBinding="", sid=sid)
+        for sid in given["sids"]
+    ]
+    shares = {int(place): bytes.fromhex(share) for place, share in given["shares"].items()}
+    return {"dek": wrap.combine(objects, shares).hex()}
+
+
+def wrapped_to(
+    recipient: ec.EllipticCurvePrivateKey, ephemeral: ec.EllipticCurvePrivateKey, given: Value
+) -> Value:
+    """The share of a case, wrapped to *recipient*."""
     share, iv = bytes.fromhex(given["share"]), bytes.fromhex(given["iv"])
-    recipient, ephemeral = p256(given["recipient"]), p256(given["ephemeral"])
-    secret = ephemeral.exchange(ec.ECDH(), recipient.public_key())
     wrapped = wrap.wrap_ec(share, recipient.public_key(), ephemeral=ephemeral, iv=iv)
+    secret = ephemeral.exchange(ec.ECDH(), recipient.public_key())
     if wrap.unwrap_ec(wrapped, ephemeral.public_key(), recipient) != share:
         raise FormatError("does not open again")
     return {
@@ -418,6 +455,7 @@ OURS: dict[str, Callable[[Value], Value]] = {
     "bundle": bundle,
     "checkpoint": checkpoint,
     "client_key": client_key,
+    "client_key_curve": client_key,
     "commitment": commitment,
     "data_key": datakey,
     "decision": decision_,
@@ -425,6 +463,7 @@ OURS: dict[str, Callable[[Value], Value]] = {
     "dpop": dpop_,
     "framing": framing_,
     "genesis": genesis,
+    "join": join,
     "json": json_,
     "key_access": keyaccess,
     "key_id": keyid,
@@ -441,8 +480,10 @@ OURS: dict[str, Callable[[Value], Value]] = {
     "seal_scope": scope,
     "sealed_file": sealed_file,
     "thumbprint": thumbprint,
+    "wrap_curve": wrap_curve,
     "wrap_ec": wrap_ec,
     "wrap_rsa": wrap_rsa,
+    "wrap_rsa_4096": wrap_rsa,
 }
 
 

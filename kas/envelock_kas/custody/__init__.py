@@ -1,19 +1,25 @@
 """Where a KEK lives: one Protocol, one file for each custody, one contract suite for all.
 
-Algorithms are `aes:256` (online wraps), `ec:secp256r1` and `rsa:2048`. What leaves the boundary:
-AES-GCM and RSA-OAEP give the data key; EC gives the ECDH secret, and the KDF runs in our process.
+Algorithms are `aes:256` for online wraps, and for offline ones EC on P-256, P-384 and P-521, and
+RSA of 2048 and 4096 bits. What leaves the boundary: AES-GCM and RSA-OAEP give the data key; EC
+gives the ECDH secret, and the KDF runs in our process.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-AES = "aes:256"
-EC = "ec:secp256r1"
-RSA = "rsa:2048"
-ALGORITHMS = (AES, EC, RSA)
+OfflineAlgorithm: TypeAlias = Literal[
+    "ec:secp256r1", "ec:secp384r1", "ec:secp521r1", "rsa:2048", "rsa:4096"
+]
+AES: Final = "aes:256"
+EC: Final = "ec:secp256r1"
+RSA: Final = "rsa:2048"
+EC_ALGORITHMS = (EC, "ec:secp384r1", "ec:secp521r1")
+RSA_ALGORITHMS = (RSA, "rsa:4096")
+ALGORITHMS = (AES, *EC_ALGORITHMS, *RSA_ALGORITHMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Custody(Protocol):
         ...
 
     async def agree(self, handle: str, peer: ec.EllipticCurvePublicKey) -> bytes:
-        """ECDH on P-256: returns the x-coordinate, 32 bytes big-endian."""
+        """ECDH: returns the x-coordinate, big-endian, as long as the curve's field."""
         ...
 
     async def public(self, handle: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:

@@ -21,13 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from envelock_formats.wrap import UnwrapError, unwrap_rsa
-from envelock_kas.custody import AES, EC, Made
+from envelock_formats.wrap import UnwrapError, curve_of, unwrap_rsa
+from envelock_kas.custody import AES, EC_ALGORITHMS, Made
 from envelock_kas.errors import CustodyError, KeyExistsError
 
 NONCE_SIZE = 12
 _KEY_SIZE = 32
-_RSA_BITS = 2048
 _Private: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -94,10 +93,10 @@ class LocalCustody:
             self._write(handle, self._entropy(_KEY_SIZE))
             return Made(algorithm, handle, None)
         key: _Private
-        if algorithm == EC:
-            key = ec.generate_private_key(ec.SECP256R1())
+        if algorithm in EC_ALGORITHMS:
+            key = ec.generate_private_key(curve_of(algorithm))
         else:
-            key = rsa.generate_private_key(0x10001, _RSA_BITS)
+            key = rsa.generate_private_key(0x10001, int(algorithm.partition(":")[2]))
         self._write(handle, key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
         self._private[handle] = key
         return Made(algorithm, handle, key.public_key())

@@ -33,13 +33,13 @@ from pkcs11.types import DecryptMixin, DeriveMixin, EncryptMixin
 from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
 from pkcs11.util.rsa import encode_rsa_public_key
 
-from envelock_formats.wrap import UnwrapError, wrap_rsa
-from envelock_kas.custody import AES, ALGORITHMS, EC, Made
+from envelock_formats.wrap import UnwrapError, curve_of, wrap_rsa
+from envelock_kas.custody import AES, ALGORITHMS, EC_ALGORITHMS, Made
 from envelock_kas.errors import CustodyError, KeyExistsError
 
 NONCE_SIZE = 12
 _TAG_BITS = 128
-_RSA_BITS = 2048
+_MAKING = 12  # times the deadline: a token looks for the primes of an RSA key for seconds
 _MAX_WAITING = 1000
 _PROBE = bytes(range(32))
 _KEPT: Mapping[Attribute, object] = {
@@ -59,7 +59,8 @@ class Pkcs11Custody:
         token_label: Label of an initialised token.
         pin_file: File with the user PIN; read at login, never kept.
         entropy: n random bytes, for nonces.
-        deadline_seconds: How long one operation may take, waiting included.
+        deadline_seconds: How long one operation may take, waiting included; making a key may take
+            twelve times as long, and holds up the others meanwhile.
     """
 
     name = "pkcs11"
@@ -84,7 +85,10 @@ class Pkcs11Custody:
         self._keys: dict[str, pkcs11.Key] = {}
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
-        return await self._call(lambda: [self._make(label, name) for name in algorithms])
+        return await self._call(
+            lambda: [self._make(label, name) for name in algorithms],
+            seconds=_MAKING * self._deadline_seconds,
+        )
 
     async def wrap(self, handle: str, dek: bytes, aad: bytes) -> bytes:
         return await self._call(lambda: self._wrap(handle, dek, aad))
@@ -124,13 +128,13 @@ class Pkcs11Custody:
         await asyncio.wait({forgetting}, timeout=self._deadline_seconds)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _call(self, operation: Callable[[], T]) -> T:
+    async def _call(self, operation: Callable[[], T], *, seconds: float | None = None) -> T:
         """Run *operation* on the thread; `CustodyError` when that fails or takes too long."""
         if self._waiting >= _MAX_WAITING:
             raise CustodyError("too many operations wait for the token")
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._deadline_seconds):
+            async with asyncio.timeout(self._deadline_seconds if seconds is None else seconds):
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._thread, self._translated, operation)
         except TimeoutError as error:
@@ -158,8 +162,8 @@ class Pkcs11Custody:
         algorithm = _algorithm(handle)
         if algorithm == AES:
             self._wrap(handle, _PROBE, b"")
-        elif algorithm == EC:
-            self._agree(handle, ec.generate_private_key(ec.SECP256R1()).public_key())
+        elif algorithm in EC_ALGORITHMS:
+            self._agree(handle, ec.generate_private_key(curve_of(algorithm)).public_key())
         elif isinstance(public := self._public(handle), rsa.RSAPublicKey):
             sealed = wrap_rsa(_PROBE, public)
             key = self._usable(handle, DecryptMixin)
@@ -173,10 +177,12 @@ class Pkcs11Custody:
         return nonce + _whole(sealed)
 
     def _agree(self, handle: str, peer: ec.EllipticCurvePublicKey) -> bytes:
+        if f"ec:{peer.curve.name}" != _algorithm(handle):
+            raise UnwrapError
         point = peer.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         derived = self._usable(handle, DeriveMixin).derive_key(
             pkcs11.KeyType.GENERIC_SECRET,
-            256,
+            8 * ((peer.curve.key_size + 7) // 8),
             mechanism=Mechanism.ECDH1_DERIVE,
             mechanism_param=(pkcs11.KDF.NULL, None, point),
             store=False,
@@ -206,8 +212,9 @@ class Pkcs11Custody:
                 label=handle,
             )
             return Made(algorithm, handle, None)
-        if algorithm == EC:
-            curve = {Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}
+        if algorithm in EC_ALGORITHMS:
+            curve_name = curve_of(algorithm).name
+            curve = {Attribute.EC_PARAMS: encode_named_curve_parameters(curve_name)}
             parameters = session.create_domain_parameters(pkcs11.KeyType.EC, curve, local=True)
             parameters.generate_keypair(
                 store=True,
@@ -219,7 +226,7 @@ class Pkcs11Custody:
         else:
             session.generate_keypair(
                 pkcs11.KeyType.RSA,
-                _RSA_BITS,
+                int(algorithm.partition(":")[2]),
                 store=True,
                 capabilities=flags.ENCRYPT | flags.DECRYPT,
                 private_template=dict(_KEPT),
@@ -232,7 +239,8 @@ class Pkcs11Custody:
         key = self._find(handle, ObjectClass.PUBLIC_KEY)
         if not isinstance(key, pkcs11.PublicKey):
             raise CustodyError(f"no key {handle!r} in the token")
-        encode = encode_ec_public_key if _algorithm(handle) == EC else encode_rsa_public_key
+        of_curve = _algorithm(handle) in EC_ALGORITHMS
+        encode = encode_ec_public_key if of_curve else encode_rsa_public_key
         public = load_der_public_key(encode(key))
         if not isinstance(public, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
             raise CustodyError(f"{handle} is not an EC or RSA key")

@@ -37,7 +37,6 @@ Change: TypeAlias = Literal["suspend", "resume", "destroy", "cancel"]
 VERSIONS_OF_A_RECORD = 50
 UNRECORDED_SECONDS = 3600
 MAX_PATHS = 10_000  # of a tenant, made by first use
-_ALGORITHMS: Mapping[str, tuple[str, ...]] = {"offline": (EC, RSA), "online": (AES,)}
 _ATTEMPTS = 3
 _LABEL_BYTES = 4
 
@@ -65,13 +64,15 @@ class Keeping:
     """Where key material is kept, and for how long after its destruction was scheduled.
 
     Material is made in the custody named *fresh*, and labelled with *log*, the name of the ledger
-    that records it.
+    that records it. *algorithms* are those of a path's first version for offline sealing when
+    nobody names any.
     """
 
     custodies: Mapping[str, Custody]
     fresh: str
     grace_seconds: int
     log: str
+    algorithms: tuple[str, ...] = (EC, RSA)
 
 
 class Lifecycle:
@@ -115,8 +116,17 @@ class Lifecycle:
                 await self._projection.catch_up()
         raise StaleError(f"key {path} could not be made")
 
-    async def create(self, path: KeyPath, wraps: Wraps, actor: Actor) -> Changed:
+    async def create(
+        self, path: KeyPath, wraps: Wraps, actor: Actor, algorithms: Sequence[str] = ()
+    ) -> Changed:
         """Make the first version of *path* that holds keys.
+
+        Args:
+            path: The path.
+            wraps: How it is sealed under.
+            actor: Who does it.
+            algorithms: One key for each, the preferred one first; the configured ones when empty.
+                What the KAS makes online has its own.
 
         Raises:
             KeyExistsError: The path has keys already, or somebody else is making them.
@@ -138,10 +148,16 @@ class Lifecycle:
         ]
         if newest is not None:
             made.append(_moved(newest, State.DEPRECATED))
-        return await self._add("create", path, wraps, made, actor)
+        algorithms = algorithms or self._keeping.algorithms
+        return await self._add("create", path, wraps, algorithms, made, actor)
 
-    async def rotate(self, path: KeyPath, actor: Actor) -> Changed:
+    async def rotate(self, path: KeyPath, actor: Actor, algorithms: Sequence[str] = ()) -> Changed:
         """Make a new active version; the former one still opens what it wrapped.
+
+        Args:
+            path: The path.
+            actor: Who does it.
+            algorithms: As in `create`; those of the former version when empty.
 
         Raises:
             TransitionError: The path has no active version.
@@ -150,9 +166,9 @@ class Lifecycle:
         if newest is None or newest.state is not State.ACTIVE:
             state = "does not exist" if newest is None else f"is {newest.state}"
             raise TransitionError(f"{path} {state}: only an active key is rotated")
-        return await self._add(
-            "rotate", path, newest.wraps, [_moved(newest, State.DEPRECATED)], actor
-        )
+        algorithms = algorithms or [key.alg for key in newest.keys] or self._keeping.algorithms
+        deprecated = [_moved(newest, State.DEPRECATED)]
+        return await self._add("rotate", path, newest.wraps, algorithms, deprecated, actor)
 
     async def change(self, path: KeyPath, change: Change, *, below: bool, actor: Actor) -> Changed:
         """Suspend, resume, schedule the destruction of, or save from it, every version of *path*.
@@ -229,6 +245,7 @@ class Lifecycle:
         op: str,
         path: KeyPath,
         wraps: Wraps,
+        algorithms: Sequence[str],
         beside: Sequence[KeyVersion],
         actor: Actor,
     ) -> Changed:
@@ -239,7 +256,7 @@ class Lifecycle:
         key_id = KeyId(path, len(registry.versions(path)) + 1)
         custody = self._keeping.custodies[self._keeping.fresh]
         label = f"{self._keeping.log}~{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
-        made = await custody.make(label, _ALGORITHMS[wraps])
+        made = await custody.make(label, (AES,) if wraps == "online" else algorithms)
         self._unrecorded |= {key.handle: self._clock() for key in made}
         version = KeyVersion(
             path=path.text,

@@ -8,14 +8,14 @@ from envelock.commands.wording import asks_text, naming, size_text
 from envelock.opening import ledger_id
 from envelock.reader import SealedFile
 from envelock_formats.canonical import Json
+from envelock_formats.errors import FormatError
 from envelock_formats.framing import from_b64
 from envelock_formats.online import is_online
 from envelock_formats.tdf.keyaccess import KeyAccess
 from envelock_formats.tdf.manifest import SCHEMA_VERSION
-from envelock_formats.wrap import WRAPPED
+from envelock_formats.wrap import WRAPPED, algorithm_of_wrap
 
 NOT_VERIFIED = "READ, NOT VERIFIED (decrypt verifies)"
-_EC_PREFIX = "ec"
 
 
 @click.command("inspect")
@@ -85,9 +85,9 @@ def _version(sealed: SealedFile) -> str:
 
 def _algorithm(key: KeyAccess) -> str:
     """The algorithm of the key that a share is wrapped to, as far as the wrap shows it."""
-    wrapped = from_b64(key.wrappedKey)
-    if key.type == WRAPPED and is_online(wrapped):
+    if key.type == WRAPPED and is_online(from_b64(key.wrappedKey)):
         return "aes:256, online"
-    if key.type == WRAPPED:
-        return f"rsa:{8 * len(wrapped)}"
-    return "ec:secp256r1" if key.type.startswith(_EC_PREFIX) else key.type
+    try:
+        return algorithm_of_wrap(key)
+    except FormatError:
+        return key.type
