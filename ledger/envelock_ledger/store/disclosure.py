@@ -37,15 +37,22 @@ class Disclosures:
         with self._errors():
             create_or_refuse(path, create=create)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            run = self._connection.execute
-            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-                run(f"PRAGMA {pragma}").fetchall()
-            run("PRAGMA secure_delete=ON").fetchall()
-            run(
-                "CREATE TABLE IF NOT EXISTS disclosure"
-                " (idx INTEGER PRIMARY KEY, openings BLOB NOT NULL) STRICT"
-            )
+            try:
+                self._begin()
+            except BaseException:
+                self._connection.close()
+                raise
         self._pin = Pinned(path)
+
+    def _begin(self) -> None:
+        run = self._connection.execute
+        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+            run(f"PRAGMA {pragma}").fetchall()
+        run("PRAGMA secure_delete=ON").fetchall()
+        run(
+            "CREATE TABLE IF NOT EXISTS disclosure"
+            " (idx INTEGER PRIMARY KEY, openings BLOB NOT NULL) STRICT"
+        )
 
     def write(self, disclosed: Sequence[Disclosed]) -> None:
         """Add openings in one transaction; they are durable when this returns."""

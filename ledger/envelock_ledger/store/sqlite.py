@@ -61,11 +61,12 @@ class SqliteStore:
             connection = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-                connection.execute(f"PRAGMA {pragma}").fetchall()
-            connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
-            connection.execute("BEGIN IMMEDIATE").connection.execute("COMMIT")
-            _prepare(connection)
+            with _closed_on_failure(connection):
+                for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+                    connection.execute(f"PRAGMA {pragma}").fetchall()
+                connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
+                connection.execute("BEGIN IMMEDIATE").connection.execute("COMMIT")
+                _prepare(connection)
         return cls(path, connection, Pinned(path))
 
     @classmethod
@@ -236,6 +237,16 @@ class SqliteStore:
     def _one(self, sql: str) -> "tuple[Any, ...] | None":
         found = self._all(sql)
         return found[0] if found else None
+
+
+@contextmanager
+def _closed_on_failure(connection: sqlite3.Connection) -> Iterator[None]:
+    """Give the file back when it cannot be used, for whoever tries again."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
