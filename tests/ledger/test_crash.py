@@ -1,114 +1,30 @@
 """What a ledger may be found in when it starts, and what it does when its files fail."""
 
 import asyncio
+import itertools
 import os
+import pkgutil
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger.faulty import FaultyPlace
 from ledger.world import World, entry, fill, hiding, place_in, receipt
 
 from envelock_ledger.anchor import Anchor, read_anchor
 from envelock_ledger.checkpoint import Checkpoint
 from envelock_ledger.entry import Committed, Spent
 from envelock_ledger.errors import DamageError, LedgerUnavailableError
-from envelock_ledger.place import Place
-from envelock_ledger.store import Batch
-from envelock_ledger.store.disclosure import Disclosures
 from envelock_ledger.store.files import Lock
-
-
-@dataclass(slots=True)
-class Faults:
-    """Where the next failure happens."""
-
-    at: str = ""
-    seen: list[str] = field(default_factory=list)
-
-    def pass_(self, point: str) -> None:
-        """Fail when it is this point's turn."""
-        self.seen.append(point)
-        if point == self.at:
-            raise LedgerUnavailableError(f"fault at {point}")
-
-
-class FaultyStore:
-    """A store whose commit fails before or after it is durable."""
-
-    def __init__(self, inner: Any, faults: Faults) -> None:
-        self._inner, self._faults = inner, faults
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def write(self, batch: Batch) -> None:
-        """Fail at a commit, or let it through."""
-        self._faults.pass_("before the records' commit")
-        self._inner.write(batch)
-        self._faults.pass_("after the records' commit")
-
-
-class FaultyDisclosures:
-    """Openings whose commit fails before or after it is durable."""
-
-    def __init__(self, inner: Disclosures, faults: Faults) -> None:
-        self._inner, self._faults = inner, faults
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def write(self, disclosed: Any) -> None:
-        """Fail at a commit, or let it through."""
-        self._faults.pass_("before the openings' commit")
-        self._inner.write(disclosed)
-        self._faults.pass_("after the openings' commit")
-
-
-class FaultyAnchor:
-    """An anchor whose line fails before or after it is durable, or is torn."""
-
-    def __init__(self, inner: Anchor, faults: Faults) -> None:
-        self._inner, self._faults = inner, faults
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def append(self, note: str) -> None:
-        """Fail at a line, or let it through."""
-        self._faults.pass_("before the anchor line")
-        if self._faults.at == "inside the anchor line":
-            with self._inner.path.open("ab") as file:
-                file.write(b"12 tor")
-            raise LedgerUnavailableError("torn")
-        self._inner.append(note)
-        self._faults.pass_("after the anchor line")
-
-
-@dataclass(frozen=True, slots=True)
-class FaultyPlace(Place):
-    """A place whose files fail on demand."""
-
-    faults: Faults = field(default_factory=Faults)
-
-    def open_store(self, *, create: bool) -> Any:
-        """The records, faulty."""
-        return FaultyStore(Place.open_store(self, create=create), self.faults)
-
-    def open_disclosures(self, *, create: bool) -> Any:
-        """The openings, faulty."""
-        return FaultyDisclosures(Place.open_disclosures(self, create=create), self.faults)
-
-    def open_anchor(self) -> Any:
-        """The anchor, faulty."""
-        return FaultyAnchor(Place.open_anchor(self), self.faults)
-
 
 POINTS = {
     "before the openings' commit": False,
@@ -179,6 +95,128 @@ async def test_a_crash_at_the_same_points(tmp_path, point, recorded):
     assert world.verify(receipt(outcome)).index == size
 
 
+@pytest.mark.parametrize(("point", "recorded"), [*POINTS.items(), ("", True)])
+async def test_a_kill_at_the_same_points(tmp_path, point, recorded):
+    """The same where nothing is closed in order: the write-ahead logs are found as they were."""
+    dying = f"import asyncio, sys; from ledger.test_crash import die; asyncio.run(die({point!r}))"
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", dying, str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    world = World(place_in(tmp_path))
+    writer = await world.start()
+    found = await writer.find("r-x")
+    size = await writer.size()
+    [again] = await writer.append([hiding("r-x", sub="ann")])
+    await writer.aclose()
+
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    assert (found is not None, size) == (recorded, 6 if recorded else 5)
+    assert isinstance(again, Spent if recorded else Committed)
+    if found is not None:
+        assert world.verify(found).openings == {"sub": "ann"}
+
+
+async def die(point: str) -> None:
+    """Append one record and be killed at *point* of that, or right after the answer."""
+    place = place_in(Path(sys.argv[1]), FaultyPlace)
+    assert isinstance(place, FaultyPlace)
+    writer = await World(place).start()
+    await fill(writer, 5)
+    place.faults.at, place.faults.fatal = point, True
+    await writer.append([hiding("r-x", sub="ann")])
+    place.faults.fail()
+
+
+async def test_the_order_of_a_batch(tmp_path):
+    """Openings, records, anchor: each is durable before the next begins, and all before answers."""
+    place = place_in(tmp_path, FaultyPlace)
+    assert isinstance(place, FaultyPlace)
+    writer = await World(place).start()
+    place.faults.seen.clear()
+    outcomes = await writer.append([hiding("r-1", sub="ann"), hiding("r-2", sub="bob")])
+    seen = list(place.faults.seen)
+    await writer.aclose()
+
+    assert [type(outcome) for outcome in outcomes] == [Committed, Committed]
+    assert seen == [
+        f"{when} {what}"
+        for what in ("the openings' commit", "the records' commit", "the anchor line")
+        for when in ("before", "after")
+    ]
+
+
+FOUNDING = (
+    "envelock_ledger.place.make_folder",
+    "envelock_ledger.place.write_new",
+    "envelock_ledger.store.files.os.fsync",
+    "envelock_ledger.store.files.os.link",
+    "envelock_ledger.store.files.Path.unlink",
+    "envelock_ledger.place.create_anchor",
+    "envelock_ledger.store.sqlite.create_or_refuse",
+    "envelock_ledger.store.sqlite._create",
+    "envelock_ledger.place.SqliteStore.write",
+    "envelock_ledger.store.disclosure.create_or_refuse",
+    "envelock_ledger.place.Disclosures.collect",
+    "envelock_ledger.place.Anchor.append",
+)
+
+
+class EndError(Exception):
+    """The process would have ended here."""
+
+
+@pytest.mark.parametrize("step", FOUNDING)
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+async def test_founding_that_ends_anywhere_goes_on(tmp_path, monkeypatch, step, late):
+    """Each step of founding and genesis, every time it is made: the next start completes it."""
+    place = place_in(tmp_path)
+    ends = 0
+    for number in range(20):
+        with monkeypatch.context() as patch:
+            ended = ending_at(patch, step, number, late=late)
+            with suppress(EndError):
+                await (await World(place).start()).aclose()
+        if not ended:
+            break
+        ends += 1
+    world = World(place)
+    writer = await world.start()
+    size = await writer.size()
+    [outcome] = await writer.append([entry()])
+    await writer.aclose()
+
+    assert ends > 0
+    assert size == 1
+    assert world.verify(receipt(outcome)).index == 1
+
+
+def ending_at(patch: pytest.MonkeyPatch, step: str, number: int, *, late: bool) -> list[str]:
+    """Let the *number*th call of *step* be the last thing that happens; filled once it was."""
+    owner, _, name = step.rpartition(".")
+    genuine = getattr(pkgutil.resolve_name(owner), name)
+    ended: list[str] = []
+    calls = itertools.count()
+
+    def ending(*arguments: Any, **named: Any) -> Any:
+        last = next(calls) == number
+        if last:
+            ended.append(step)
+        if last and not late:
+            raise EndError(step)
+        result = genuine(*arguments, **named)
+        if last:
+            raise EndError(step)
+        return result
+
+    patch.setattr(step, ending)
+    return ended
+
+
 async def test_openings_without_a_record_are_collected(tmp_path):
     """What opens a record that was never committed does not open the one in its place."""
     place = place_in(tmp_path, FaultyPlace)
@@ -247,6 +285,35 @@ class TestAnchor:
         await fill(writer, 22)
         await writer.aclose()
 
+        assert read_anchor(stopped.place.anchor).checkpoint.size == 22
+
+    @pytest.mark.parametrize("step", [1, 7])
+    async def test_a_last_line_torn_anywhere_is_dropped(self, stopped, tmp_path, step):
+        """Whatever is left of it, bytes or zeros, it is as if the line had not been begun."""
+        whole = stopped.place.anchor.read_bytes()
+        start = whole.rindex(b"\n", 0, -1) + 1
+        line, before = whole[start:], whole[:start]
+        torn = tmp_path / "torn"
+        for cut in range(0, len(line), step):
+            left = line[:cut] if step == 1 else bytes(cut) + line[cut:]
+            torn.write_bytes(before + left)
+            found = read_anchor(torn).checkpoint.size
+            Anchor(torn).close()
+
+            assert found == (20 if left == line else 12)
+            assert torn.read_bytes() == before + (line if left == line else b"")
+
+    async def test_a_torn_line_of_the_last_batch_is_written_again(self, stopped):
+        """The batch is in the database: the gate anchors it, and appends go on."""
+        whole = stopped.place.anchor.read_bytes()
+        stopped.place.anchor.write_bytes(whole[:-40])
+
+        writer = await stopped.start()
+        size = await writer.size()
+        await fill(writer, 22)
+        await writer.aclose()
+
+        assert size == 20
         assert read_anchor(stopped.place.anchor).checkpoint.size == 22
 
     async def test_a_malformed_last_line_refuses(self, stopped):
