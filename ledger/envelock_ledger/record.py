@@ -154,7 +154,7 @@ def unseal_openings(sealed: bytes) -> tuple[Opening, ...]:
     """Read what `seal_openings` encoded; `RecordError` when it cannot be read."""
     try:
         return tuple([Opening(f, salt, read_value(raw)) for f, salt, raw in _SEALED.decode(sealed)])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"openings: {error}") from error
 
 
