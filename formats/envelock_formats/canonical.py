@@ -9,7 +9,9 @@ them, and their shortest spelling is where implementations differ.
 """
 
 import json
-from typing import NoReturn, TypeAlias, TypeVar
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import msgspec
 import orjson
@@ -44,7 +46,7 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = 1 << 20) 
     if value is _UNSURE:
         value = _parse_slowly(text)
     if text.count(b"[") + text.count(b"{") > max_depth:  # else none can be deeper
-        _refuse_depth(value, max_depth)
+        refuse_depth(value, max_depth)
     return value
 
 
@@ -96,7 +98,18 @@ def decode(
     Raises:
         CanonicalError: The text is not strict JSON, or does not fit; the message names the path.
     """
-    return convert(parse(text, max_depth=max_depth, max_bytes=max_bytes), shape)
+    parse(text, max_depth=max_depth, max_bytes=max_bytes)  # from here on it has one reading
+    decoder = _decoder(cast("Hashable", shape))
+    try:
+        value: T = decoder.decode(text)
+    except msgspec.DecodeError as error:
+        raise CanonicalError(str(error)) from error
+    return value
+
+
+@lru_cache(maxsize=256)
+def _decoder(shape: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(shape)
 
 
 def convert(value: Json, shape: type[T]) -> T:
@@ -107,6 +120,17 @@ def convert(value: Json, shape: type[T]) -> T:
         raise CanonicalError(str(error)) from error
 
 
+def refuse_depth(value: Json, left: int) -> None:
+    """Refuse arrays and objects nested deeper than *left*; `CanonicalError` says so."""
+    level: list[Json] = [value]
+    for _ in range(left + 1):
+        level = [found for found in level if isinstance(found, (dict, list))]
+        if not level:
+            return
+        level = _members_of(level)
+    raise CanonicalError("JSON nested too deep")
+
+
 def encode(value: Json) -> bytes:
     """Write RFC 8785 canonical JSON.
 
@@ -114,17 +138,41 @@ def encode(value: Json) -> bytes:
         CanonicalError: A fraction, an integer beyond 2**53 - 1, or a lone surrogate is inside.
     """
     try:
+        if _is_plain(value):
+            text = orjson.dumps(value, option=orjson.OPT_STRICT_INTEGER | orjson.OPT_SORT_KEYS)
+            if text.isascii():  # code points sort as UTF-16 units do while all of them are ASCII
+                return text
         return orjson.dumps(_writable(value), option=orjson.OPT_STRICT_INTEGER)
     except (TypeError, ValueError) as error:  # orjson's own error is a TypeError
         raise CanonicalError("value has no canonical JSON") from error
 
 
+def _is_plain(value: Json) -> bool:
+    """Whether *value* is built of nothing but the types that canonical JSON is written from."""
+    level: list[Json] = [value]
+    while level:
+        kinds = set(map(type, level))
+        if not kinds <= _PLAIN:
+            return False
+        level = _members_of(level) if kinds & _CONTAINERS else []
+    return True
+
+
+def _members_of(level: Sequence[Json]) -> list[Json]:
+    """The members of every array and object of *level*: what is nested one deeper."""
+    members: list[Json] = []
+    for value in level:
+        if isinstance(value, dict):
+            members += value.values()
+        elif isinstance(value, (list, tuple)):
+            members += value
+    return members
+
+
 def _writable(value: Json) -> Json:
     """Check *value* and order its names as RFC 8785 section 3.2.3 does, by UTF-16 code units."""
     if isinstance(value, dict):
-        # Code points sort as UTF-16 units do while all of them are ASCII.
-        names = sorted(value) if "".join(value).isascii() else sorted(value, key=_utf16)
-        return {name: _writable(value[name]) for name in names}
+        return {name: _writable(value[name]) for name in sorted(value, key=_utf16)}
     if isinstance(value, (list, tuple)):  # structs turned into builtins hold tuples
         return [_writable(item) for item in value]
     if value is None or isinstance(value, (str, int)):  # bool is an int
@@ -134,17 +182,6 @@ def _writable(value: Json) -> Json:
 
 def _utf16(name: str) -> bytes | str:
     return name.encode("utf-16-be")
-
-
-def _refuse_depth(value: Json, left: int) -> None:
-    """Refuse containers nested deeper than *left*; the parser's own recursion is bounded too."""
-    if not isinstance(value, (dict, list)):
-        return
-    if not left:
-        raise CanonicalError("JSON nested too deep")
-    for member in value.values() if isinstance(value, dict) else value:
-        if isinstance(member, (dict, list)):
-            _refuse_depth(member, left - 1)
 
 
 def _refuse_surrogates(value: Json) -> None:
@@ -168,6 +205,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise CanonicalError(f"{name} is not JSON")
 
 
+_CONTAINERS = frozenset({dict, list, tuple})
+_PLAIN = _CONTAINERS | {str, int, bool, type(None)}
 _UNSURE: Json = ["no value: compared by identity"]
 _FAST = msgspec.json.Decoder()
 _DECODER = json.JSONDecoder(

@@ -137,10 +137,8 @@ class Recorder:
     def _entry(self, context: Context, draft: Draft) -> Entry:
         body, openings = self._write(context, draft.typ, draft.fields)
         once = (*self._spends(context, draft.bound_to), *context.proof)
-        if not draft.repeatable:
-            return Entry(body, openings, once, draft.fences, seen=draft.seen)
-        again, again_openings = self._write(context, "retry", draft.fields)
-        return Entry(body, openings, once, draft.fences, again, again_openings, draft.seen)
+        repeat = "retry" if draft.repeatable else None
+        return Entry(body, openings, once, draft.fences, repeat, draft.seen)
 
     def _spends(self, context: Context, bound_to: str) -> list[Once]:
         names: list[Once] = []

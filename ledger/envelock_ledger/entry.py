@@ -11,7 +11,7 @@ The rules, in the order in which they are applied:
 2. No name of the entry expires before the sequencing time it would get, or it is `Expired`.
 3. The record id is new, and no name was spent on anything else, or the entry is `Spent`.
 4. A name that was spent on the same digest makes the entry `Repeated`: its unused names are spent,
-   its `repeat` record is appended, and the answer is the receipt of the first record.
+   its record is appended under the type *repeat*, and the answer is the receipt of the first.
 5. Otherwise the record is `Committed`.
 """
 
@@ -57,9 +57,9 @@ class Entry:
         openings: One for every commitment in *body*.
         once: Names that the record spends.
         fences: Names and the numbers they must have; a name that was never moved has 0.
-        repeat: Body of the record to append when this entry turns out to be a repeat. It has an
-            `id` of its own and moves nothing; the writer adds `_of`.
-        repeat_openings: One for every commitment in *repeat*.
+        repeat: Type that the record gets instead of its own when this entry turns out to be a
+            repeat; the writer adds `_of`. Such a record moves nothing. None: a repeat is answered
+            and leaves no record.
         seen: Tree size that the caller's client saw last; the receipt then proves that the log
             only grew since.
     """
@@ -68,8 +68,7 @@ class Entry:
     openings: tuple[Opening, ...] = ()
     once: tuple[Once, ...] = ()
     fences: Mapping[str, int] = field(default_factory=dict)
-    repeat: bytes | None = None
-    repeat_openings: tuple[Opening, ...] = ()
+    repeat: str | None = None
     seen: int | None = None
 
 

@@ -43,7 +43,8 @@ OWN_TYPES = "ledger."  # written by the writer alone
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=canonical.MAX_INTEGER)]
 _Moved = Annotated[int, msgspec.Meta(ge=1, le=canonical.MAX_INTEGER)]
-_Kind = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[a-z][a-z0-9.-]*\Z")]
+_TYPE = re.compile(r"[a-z][a-z0-9.-]{0,63}\Z")
+_Kind = Annotated[str, msgspec.Meta(max_length=64, pattern=rf"^{_TYPE.pattern}")]
 
 
 class Body(msgspec.Struct, frozen=True, gc=False):
@@ -124,6 +125,20 @@ def read_body(body: bytes) -> Body:
     if read.version != VERSION:
         raise RecordError(f"record version {read.version}, expected {VERSION}")
     return read
+
+
+def require_type(kind: str, body: bytes) -> None:
+    """Raise `RecordError` unless *body* may become a record of the type *kind*."""
+    if not _TYPE.match(kind) or len(body) + len(kind) > MAX_RECORD - MAX_SERIAL:
+        raise RecordError(f"a record cannot get the type {kind[:64]!r}")
+
+
+def with_type(body: bytes, kind: str) -> bytes:
+    """The same body under another type, which `require_type` accepted."""
+    match read_value(body):
+        case dict() as fields:
+            return canonical.encode({**fields, "typ": kind})
+    raise RecordError("record body is not a JSON object")
 
 
 def seal_openings(body: Body, openings: tuple[Opening, ...]) -> bytes | None:
@@ -239,13 +254,15 @@ def read_value(raw: bytes) -> Json:
     try:
         # ASCII sorts alike in UTF-8 and UTF-16, so orjson's order is that of RFC 8785; and names
         # that occur twice, or in another order, do not come out as they went in.
-        if raw.isascii() and raw.count(b"{") + raw.count(b"[") <= canonical.MAX_DEPTH:
+        if raw.isascii():
             value: Json = _VALUES.decode(raw)
+            if raw.count(b"{") + raw.count(b"[") > canonical.MAX_DEPTH:
+                canonical.refuse_depth(value, canonical.MAX_DEPTH)
             again = orjson.dumps(value, option=_CANONICAL)
         else:
             value = canonical.parse(raw, max_bytes=MAX_RECORD)
             again = canonical.encode(value)
-    except (CanonicalError, ValueError, TypeError) as error:
+    except (CanonicalError, ValueError, TypeError, RecursionError) as error:
         raise RecordError("record is not canonical JSON") from error
     if again != raw:
         raise RecordError("record is not canonical JSON")

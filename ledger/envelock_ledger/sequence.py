@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from envelock_ledger.entry import Entry, Expired, Fenced, Once, Spent
 from envelock_ledger.errors import RecordError
 from envelock_ledger.merkle import ZERO_HASH, Growth, leaf_hash
-from envelock_ledger.record import OWN_TYPES, Body, read_body, seal_openings, splice
+from envelock_ledger.record import (
+    OWN_TYPES,
+    Body,
+    read_body,
+    require_type,
+    seal_openings,
+    splice,
+    with_type,
+)
 from envelock_ledger.spent import SpentNames, is_expired
 from envelock_ledger.store import Batch, Head, Row, SpentRow, TenantHead
 from envelock_ledger.store.disclosure import Disclosed
@@ -28,9 +36,7 @@ class Prepared:
 
     entry: Entry
     body: Body
-    repeat: Body | None
     disclosed: bytes | None = field(repr=False)  # openings of the body, as they are stored
-    repeat_disclosed: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +60,23 @@ def prepare(entry: Entry) -> Prepared:
     """Check an entry by itself, before it waits for its turn.
 
     Raises:
-        RecordError: A body is malformed or of a type that the ledger writes itself, an opening does
-            not match, a repeat moves fences, or there are too many names.
+        RecordError: The body is malformed or of a type that the ledger writes itself, an opening
+            does not match, a repeat would move fences, or there are too many names.
     """
-    body = _checked(entry.body)
-    disclosed = seal_openings(body, entry.openings)
-    repeat = repeat_disclosed = None
+    body = read_body(entry.body)
+    for kind in (body.type, entry.repeat or ""):
+        if kind.startswith(OWN_TYPES):
+            raise RecordError(f"record {body.id}: type {kind} is written by the ledger alone")
     if entry.repeat is not None:
-        repeat = _checked(entry.repeat)
-        repeat_disclosed = seal_openings(repeat, entry.repeat_openings)
-        if repeat.moves or repeat.id == body.id:
-            raise RecordError(f"repeat of {body.id}: it moves nothing and has an id of its own")
+        if body.moves:
+            raise RecordError(f"record {body.id}: a repeat moves nothing")
+        require_type(entry.repeat, entry.body)
+    disclosed = seal_openings(body, entry.openings)
     if len(entry.once) + len(entry.fences) > MAX_NAMES:
         raise RecordError(f"record {body.id}: more than {MAX_NAMES} names")
     if entry.once and len({once.name for once in entry.once}) != len(entry.once):
         raise RecordError(f"record {body.id}: a name is to be spent twice")
-    return Prepared(entry, body, repeat, disclosed, repeat_disclosed)
-
-
-def _checked(raw: bytes) -> Body:
-    body = read_body(raw)
-    if body.type.startswith(OWN_TYPES):
-        raise RecordError(f"record {body.id}: type {body.type} is written by the ledger alone")
-    return body
+    return Prepared(entry, body, disclosed)
 
 
 @dataclass(slots=True)
@@ -118,9 +118,7 @@ class Sequencer:
         """
         self.sequenced_us = max(now_us, self.sequenced_us)
         self._pending = Pending(self.growth.size)
-        wanted = [entry.body.id for entry in entries]
-        wanted += [entry.repeat.id for entry in entries if entry.repeat is not None]
-        self._pending.ids.update(self.find(wanted))
+        self._pending.ids.update(self.find([entry.body.id for entry in entries]))
         return [self._decide(entry) for entry in entries]
 
     def take(self) -> tuple[Batch, list[Disclosed]] | None:
@@ -179,9 +177,6 @@ class Sequencer:
             if once.digest is None or once.digest != digest:
                 return Spent(number), None
             first = number if first is None else min(first, number)
-        if first is not None and prepared.repeat is not None:
-            taken = self._pending.ids.get(prepared.repeat.id)
-            return (None, first) if taken is None else (Spent(taken), None)
         return None, first
 
     def _fenced(self, entry: Entry, body: Body) -> str | None:
@@ -196,9 +191,9 @@ class Sequencer:
 
     def _repeat(self, prepared: Prepared, first: int) -> RepeatOf:
         entry, index = prepared.entry, first
-        if entry.repeat is not None and prepared.repeat is not None:
-            disclosed = prepared.repeat_disclosed
-            index = self._append(entry.repeat, prepared.repeat, disclosed, repeats=first)
+        if entry.repeat is not None:
+            again = with_type(entry.body, entry.repeat)
+            index = self._append(again, prepared.body, prepared.disclosed, repeats=first)
         self._spend(entry.once, first, index)
         return RepeatOf(first)
 

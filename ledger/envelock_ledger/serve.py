@@ -43,14 +43,12 @@ class Role:
         """Raise `LedgerUsageError` unless this role may append the record."""
         if not self.append:
             raise LedgerUsageError(f"role {self.name} may not append")
-        for body in (prepared.body, prepared.repeat):
-            if body is None:
-                continue
-            if body.topic is not None and not self._may(self.topics, body.topic.__eq__):
-                raise LedgerUsageError(f"role {self.name} may not write to topic {body.topic!r}")
-            for name in body.moves:
-                if not self._may(self.moves, name.startswith):
-                    raise LedgerUsageError(f"role {self.name} may not move fence {name!r}")
+        body = prepared.body
+        if body.topic is not None and not self._may(self.topics, body.topic.__eq__):
+            raise LedgerUsageError(f"role {self.name} may not write to topic {body.topic!r}")
+        for name in body.moves:
+            if not self._may(self.moves, name.startswith):
+                raise LedgerUsageError(f"role {self.name} may not move fence {name!r}")
 
     @staticmethod
     def _may(allowed: tuple[str, ...], fits: Callable[[str], bool]) -> bool:

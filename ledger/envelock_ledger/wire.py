@@ -40,8 +40,7 @@ class WireEntry(msgspec.Struct, frozen=True, array_like=True):
     openings: list[WireOpening]
     once: list[WireOnce]
     fences: dict[str, int]
-    repeat: bytes | None
-    repeat_openings: list[WireOpening]
+    repeat: str | None
     seen: int | None
 
 
@@ -233,7 +232,6 @@ def pack_entry(entry: Entry) -> WireEntry:
         [(once.name, once.digest, once.expires) for once in entry.once],
         dict(entry.fences),
         entry.repeat,
-        _pack_openings(entry.repeat_openings),
         entry.seen,
     )
 
@@ -246,7 +244,6 @@ def unpack_entry(wire: WireEntry) -> Entry:
         tuple(Once(*once) for once in wire.once),
         wire.fences,
         wire.repeat,
-        _unpack_openings(wire.repeat_openings),
         wire.seen,
     )
 

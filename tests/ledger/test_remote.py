@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from ledger.world import SECOND, START_US, body, entry, fill, hiding, receipt
+from ledger.world import SECOND, START_US, entry, fill, hiding, receipt
 
 from envelock_ledger import wire
 from envelock_ledger.checkpoint import open_checkpoint
@@ -67,7 +67,7 @@ async def client(writer: Writer, tmp_path: Path) -> AsyncIterator[LedgerClient]:
 async def test_every_outcome_crosses_the_wire(world, client):
     """Committed, repeated, spent, fenced and expired, with receipts that verify."""
     first = replace(hiding("r-1", sub="ann"), once=(Once("n", "d", SOON),))
-    again = replace(hiding("r-2", sub="ann"), once=(Once("n", "d", SOON),), repeat=body())
+    again = replace(hiding("r-2", sub="ann"), once=(Once("n", "d", SOON),), repeat="retry")
     outcomes = await client.append(
         [first, again, entry(Once("n", "e", SOON)), entry(fences={"a": 1})]
     )
@@ -199,14 +199,14 @@ class TestRoles:
         assert [world.verify(found).openings for found in receipts] == [{}, {}]
 
     async def test_topics_and_moves_belong_to_roles(self, writer, tmp_path):
-        """A role touches its own topics and fences, also in the repeat of an entry."""
+        """A role touches its own topics and fences."""
         role = Role("pdp", append=True, topics=("policy",), moves=("policy:",))
         refused = [
             entry(topic="key"),
             entry(moves={"key:a": 1}),
             entry(moves={"policy": 1}),
             entry(moves={"policy:acme": 1, "key:a": 1}),
-            entry(repeat=body(topic="key")),
+            entry(topic="key", repeat="retry"),
         ]
         async with connected(writer, tmp_path, role) as client:
             for one in refused:

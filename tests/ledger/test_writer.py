@@ -106,7 +106,8 @@ class TestOnce:
         """The first record answers again, and the repeat is a record of its own."""
         first = await only(writer, replace(hiding("r-1", sub="ann"), once=(Once("n", "d", SOON),)))
         again = await only(
-            writer, entry(Once("n", "d", SOON), repeat=body(id="again", typ="retry"))
+            writer,
+            replace(hiding("again", sub="bob"), once=(Once("n", "d", SOON),), repeat="retry"),
         )
         retry = fields(Committed(await writer.find("again")))
 
@@ -114,6 +115,7 @@ class TestOnce:
         assert world.verify(receipt(again)).openings == {"sub": "ann"}
         assert receipt(again).index == receipt(first).index
         assert (retry["_of"], retry["_i"], retry["typ"]) == (1, 2, "retry")
+        assert world.verify(await writer.find("again")).openings == {"sub": "bob"}
 
     async def test_a_repeat_spends_its_unused_names(self, writer):
         """A fresh proof that came with a retry cannot be used again."""
@@ -127,9 +129,7 @@ class TestOnce:
     async def test_a_name_first_seen_in_a_repeat_answers_with_the_first_record(self, writer):
         """Whichever of its names a retry brings, the receipt is that of the first record."""
         await only(writer, entry(Once("dec", "d", SOON)))
-        await only(
-            writer, entry(Once("dec", "d", SOON), Once("token", "d", SOON), repeat=body(id="two"))
-        )
+        await only(writer, entry(Once("dec", "d", SOON), Once("token", "d", SOON), repeat="retry"))
 
         again = await only(writer, entry(Once("token", "d", SOON)))
 
@@ -142,7 +142,7 @@ class TestOnce:
         await only(writer, entry(Once("proof", None, SOON)))
 
         refused = await only(
-            writer, entry(Once("dec", "d", SOON), Once("proof", None, SOON), repeat=body())
+            writer, entry(Once("dec", "d", SOON), Once("proof", None, SOON), repeat="retry")
         )
 
         assert refused == Spent(2)
@@ -189,11 +189,12 @@ class TestOnce:
         assert (await writer.find("r-x")).index == 1
 
     async def test_the_id_of_a_repeat_works_once(self, writer):
-        """A repeat whose own id exists is refused and spends nothing."""
+        """A repeat is a record with its own id, and one whose id exists spends nothing."""
         await only(writer, entry(Once("dec", "d", SOON), id="taken"))
 
         refused = await only(
-            writer, entry(Once("dec", "d", SOON), Once("p", None, SOON), repeat=body(id="taken"))
+            writer,
+            entry(Once("dec", "d", SOON), Once("p", None, SOON), id="taken", repeat="retry"),
         )
 
         assert refused == Spent(1)
@@ -223,7 +224,7 @@ class TestFences:
         await only(writer, entry(Once("dec", "d", SOON), fences={"key": 0}))
         await only(writer, entry(moves={"key": 1}))
 
-        again = entry(Once("dec", "d", SOON), fences={"key": 0}, repeat=body())
+        again = entry(Once("dec", "d", SOON), fences={"key": 0}, repeat="retry")
 
         assert await only(writer, again) == Fenced("key")
         assert await writer.size() == 3
@@ -238,7 +239,7 @@ class TestFences:
                 entry(fences={"a": 0}),
                 entry(moves={"a": 2}),
                 entry(Once("d", "x", SOON)),
-                entry(Once("d", "x", SOON), repeat=body(id="again")),
+                entry(Once("d", "x", SOON), repeat="retry"),
                 entry(id="same"),
                 entry(id="same"),
             ]
@@ -325,8 +326,10 @@ async def test_topics_are_read_in_order_and_in_pages(world, writer):
         replace(entry(), body=body(typ="ledger.genesis")),
         replace(hiding("x", sub="ann"), openings=()),
         replace(entry(), openings=hiding("x", sub="ann").openings),
-        replace(entry(), repeat=b"{}"),
-        replace(entry(), repeat=body(moves={"a": 1})),
+        replace(entry(), repeat="Retry"),
+        replace(entry(), repeat="ledger.gap"),
+        replace(entry(moves={"a": 1}), repeat="retry"),
+        replace(entry(pad="x" * 65_100), repeat="r" * 64),
         replace(entry(), once=(Once("n", None, SOON), Once("n", "d", SOON))),
         replace(entry(), fences={f"f{number}": 0 for number in range(1001)}),
     ],

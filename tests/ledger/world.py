@@ -82,12 +82,12 @@ def body(**fields: Json) -> bytes:
 def entry(
     *once: Once,
     fences: dict[str, int] | None = None,
-    repeat: bytes | None = None,
+    repeat: str | None = None,
     seen: int | None = None,
     **fields: Json,
 ) -> Entry:
     """An entry without hidden fields."""
-    return Entry(body(**fields), (), once, fences or {}, repeat, (), seen)
+    return Entry(body(**fields), (), once, fences or {}, repeat, seen)
 
 
 def hiding(record_id: str, **personal: Json) -> Entry:

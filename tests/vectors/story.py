@@ -101,8 +101,6 @@ class Listening:
         """Append, and remember openings by record id."""
         for entry in entries:
             self.openings[read_body(entry.body).id] = entry.openings
-            if entry.repeat is not None:
-                self.openings[read_body(entry.repeat).id] = entry.repeat_openings
         return await self.writer.append(entries)
 
     async def prove(self, index: int, seen: int | None = None) -> Receipt:
