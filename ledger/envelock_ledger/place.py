@@ -7,7 +7,7 @@ The start gate, in order. Whatever fails is refused with the reason and nothing 
 3. The database ends where the anchor does, or one batch later: the batch whose commit was durable
    and whose anchor line was not.
 4. The root at the anchor's size is the anchor's.
-5. Openings of records that were never committed are removed.
+5. Openings of records that were never committed are removed; the others belong to their records.
 6. The batch that was ahead is signed and anchored.
 """
 
@@ -165,6 +165,7 @@ def _pass_gate(
     if tally.roots[anchored.size] != anchored.root:
         raise DamageError(f"root of {anchored.size} records is not the anchor's", _ROLLED_BACK)
     disclosures.collect(head.size)
+    disclosures.check(tally.hides)
     note = anchor.last.note
     if anchored.size != head.size:
         note = Checkpoint(signer.verifier.name, head.size, head.root).sign(signer)

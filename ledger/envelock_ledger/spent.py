@@ -3,9 +3,14 @@
 A name is kept until 120 s of sequencing time after it expires, or longer when a name that was used
 beside it lasts longer. Between its expiry and that moment it is refused as expired, so forgetting
 it never makes it usable again, however the clock jumps.
+
+No record holds these names, so nothing else could tell that a stored one was altered: each row has
+a checksum. It finds accidents. Whoever writes to the database can compute it anew.
 """
 
 import heapq
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +22,7 @@ from envelock_ledger.store import SpentRow
 
 KEPT_SECONDS = 120
 FORGET_AT_ONCE = 1000  # rows per batch, so that no batch waits for a purge
+_CHECK = 4  # bytes in front of the names
 _SPAN = 16  # seconds of expiry that share a bucket
 _MICROSECONDS = 1_000_000
 
@@ -47,8 +53,11 @@ class SpentNames:
         spent = cls()
         for row, expires, names in stored:
             try:
-                spent.keep(row, expires, msgspec.json.decode(names, type=_Names))
-            except (msgspec.DecodeError, TypeError) as error:  # a damaged file may hold any type
+                if names[:_CHECK] != _checksum(row, expires, names[_CHECK:]):
+                    raise DamageError(f"table spent, row {row}: does not match its checksum")
+                spent.keep(row, expires, msgspec.json.decode(names[_CHECK:], type=_Names))
+            except (msgspec.DecodeError, TypeError, struct.error) as error:
+                # A damaged file may hold any type, and any number.
                 raise DamageError(f"table spent, row {row}: {error}") from error
         return spent
 
@@ -74,7 +83,8 @@ class SpentNames:
         spent = [(o.name, o.digest, number if o.digest is None else first) for o in unused]
         row = self.rows
         self.keep(row, expires, spent)
-        return SpentRow(row, expires, msgspec.json.encode(spent))
+        encoded = msgspec.json.encode(spent)
+        return SpentRow(row, expires, _checksum(row, expires, encoded) + encoded)
 
     def keep(self, row: int, expires: int | None, names: _Names) -> None:
         """Keep the names of one row."""
@@ -109,3 +119,9 @@ class SpentNames:
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _checksum(row: int, expires: int | None, names: bytes) -> bytes:
+    """CRC-32 over the row's number, when it expires (-1: never), and its names."""
+    numbers = struct.pack(">qq", row, -1 if expires is None else expires)
+    return zlib.crc32(names, zlib.crc32(numbers)).to_bytes(_CHECK, "big")

@@ -32,6 +32,7 @@ class Tally:
     fences: dict[str, int] = field(default_factory=dict)
     topics: list[tuple[str, int]] = field(default_factory=list)
     roots: dict[int, bytes] = field(default_factory=lambda: {0: EMPTY_ROOT})
+    _hiding: bytearray = field(default_factory=bytearray)  # one bit a record
 
     @property
     def size(self) -> int:
@@ -42,6 +43,10 @@ class Tally:
     def root(self) -> bytes:
         """Root over them."""
         return self.spine.root
+
+    def hides(self, index: int) -> bool:
+        """Whether the record at *index* was examined and has commitments."""
+        return 0 <= index < self.size and bool(self._hiding[index >> 3] >> (index & 7) & 1)
 
     def add(self, row: Row) -> None:
         """Examine the next record.
@@ -65,6 +70,9 @@ class Tally:
             raise _bad(index, "rid", "is not the id in the record")
         self._follow(index, envelope)
         self.tenants[envelope.tenant] = TenantHead(leaf, envelope.tenant_position + 1)
+        if not index & 7:
+            self._hiding.append(0)
+        self._hiding[index >> 3] |= bool(envelope.commitments) << (index & 7)
         self.previous, self.sequenced_us = leaf, envelope.sequenced_us
         self.spine.append(leaf)
         if self.spine.size in self.sizes:
@@ -133,6 +141,7 @@ def compare_tables(store: Store, head: Head, tally: Tally) -> None:
         raise DamageError("table topic: not what the records say")
     if sum(1 for _ in store.strata()) != sum(tally.size >> level for level in range(8, 64, 8)):
         raise DamageError("table stratum: has another number of nodes than the tree")
+    store.check()
 
 
 def check_genesis(store: Store, key: VerifierKey) -> None:

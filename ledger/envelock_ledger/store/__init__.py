@@ -46,7 +46,7 @@ class SpentRow(NamedTuple):
 
     row: int  # of the table, ascending
     expires: int | None  # Unix seconds: the latest of its names; None: kept for ever
-    names: bytes  # JSON: [[name, digest or null, index of the record], ...]
+    names: bytes  # CRC-32, then JSON: [[name, digest or null, index of the record], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,9 @@ class Store(Protocol):
 
     def spent(self) -> Iterator[SpentRow]:
         """Every name that is kept as used."""
+
+    def check(self) -> None:
+        """Raise `DamageError` when the file contradicts itself, so that answers could differ."""
 
     def checkpoint(self) -> str | None:
         """The signed checkpoint inside a copy; None in the live database."""

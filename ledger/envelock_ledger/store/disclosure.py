@@ -6,7 +6,7 @@ so a crash leaves rows without a record, never the reverse; `collect` removes th
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +80,27 @@ class Disclosures:
         except RecordError as error:
             raise DamageError(f"openings of record {index}: {error}") from error
 
+    def check(self, hiding: Callable[[int], bool]) -> None:
+        """Look for rows that were lost, or that claim to open another record.
+
+        Not checked here: whether openings match; whoever verifies a receipt does. A record without
+        openings may have been erased.
+
+        Args:
+            hiding: Whether the record at an index has commitments.
+
+        Raises:
+            DamageError: The table is damaged, or a row opens nothing.
+        """
+        with self._errors():
+            run = self._connection.execute
+            for (complaint,) in run("PRAGMA integrity_check(disclosure)").fetchall():
+                if complaint != "ok":
+                    raise DamageError(f"{self._path}: {complaint}")
+            for (index,) in run("SELECT idx FROM disclosure"):
+                if not hiding(index):
+                    raise DamageError(f"{self._path}: row {index} opens nothing of its record")
+
     def collect(self, size: int) -> int:
         """Remove what opens records at *size* and beyond, which were never committed."""
         return self._delete("DELETE FROM disclosure WHERE idx >= ?", size)
@@ -111,6 +132,8 @@ class Disclosures:
             yield
         except OSError as error:
             raise LedgerUnavailableError(f"{self._path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise DamageError(f"{self._path}: a text is not UTF-8") from error
         except sqlite3.OperationalError as error:
             raise LedgerUnavailableError(f"{self._path}: {error}") from error
         except sqlite3.Error as error:

@@ -206,6 +206,12 @@ class SqliteStore:
         for found in self._each("SELECT id, expires, names FROM spent ORDER BY id"):
             yield SpentRow(*found)
 
+    def check(self) -> None:
+        """Compare every index with its table, and look for rows that were lost."""
+        for (complaint,) in self._all("PRAGMA integrity_check(1)"):
+            if complaint != "ok":
+                raise DamageError(f"{self.path}: {complaint}", _RESTORE)
+
     def checkpoint(self) -> str | None:
         """The signed checkpoint inside a copy."""
         found = self._one("SELECT note FROM checkpoint")
@@ -305,9 +311,10 @@ def _errors(path: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(_PASSING):
             raise LedgerUnavailableError(f"{path}: {error}", _HINTS.get(name)) from error
-        raise DamageError(f"{path}: {error}", "compare it with a copy, then restore") from error
+        raise DamageError(f"{path}: {error}", _RESTORE) from error
 
 
+_RESTORE = "compare it with a copy, then restore"
 _HINTS = {
     "SQLITE_FULL": "free space on the disk; the ledger goes on by itself",
     "SQLITE_BUSY": "close the other program that has it open",
