@@ -25,7 +25,8 @@ from envelock.errors import (
 )
 
 if TYPE_CHECKING:
-    from envelock.client import AsyncClient, Client, Opened
+    from envelock.aio import AsyncClient
+    from envelock.client import Client, Opened
     from envelock.reader import Reader
     from envelock.writer import Sealed
 
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncClient": "envelock.client",
+    "AsyncClient": "envelock.aio",
     "Client": "envelock.client",
     "Opened": "envelock.client",
     "Reader": "envelock.reader",

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from envelock.addresses import private_origin
 from envelock.errors import ConfigError, NotAuthenticatedError, UnavailableError
-from envelock.exchange import Call, Reply, Steps, TokenWanted, call, error_of
+from envelock.exchange import Call, Reply, Steps, TokenSource, TokenWanted, call, error_of
 from envelock.profile import Profile
 from envelock_formats import jose
 from envelock_formats.canonical import Json
@@ -44,9 +44,17 @@ class ShownToken:
 
 
 class Credentials:
-    """Tokens and proofs of one session; may be used from several threads."""
+    """Tokens and proofs of one session; may be used from several threads.
 
-    def __init__(self, profile: Profile, *, brought: bool, entropy: Callable[[int], bytes]) -> None:
+    Args:
+        profile: Who fetches tokens, and where.
+        brought: The caller's own token, or what gives it; then none is fetched.
+        entropy: n random bytes.
+    """
+
+    def __init__(
+        self, profile: Profile, *, brought: TokenSource | None, entropy: Callable[[int], bytes]
+    ) -> None:
         self._profile = profile
         self._brought = brought
         self._entropy = entropy
@@ -66,8 +74,8 @@ class Credentials:
             ConfigError: There is no secret, or it may not go there.
             NotAuthenticatedError: The issuer does not know the client.
         """
-        if self._brought:
-            text = yield TokenWanted()
+        if self._brought is not None:
+            text = yield TokenWanted(self._brought)
             if not isinstance(text, str) or not text:
                 raise NotAuthenticatedError("the token callable gave no token")
             return ShownToken(text, jkt="", expires=0)

@@ -22,17 +22,29 @@ class EnvelockError(Exception):
         code: str | None = None,
         hint: str | None = None,
         request_id: str | None = None,
+        server: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = self.default_code if code is None else code
         self.hint = hint  # what to do next, one line
         self.request_id = request_id  # names the record in the ledger
+        self.server = server  # which of several key access servers it is about
+
+    def at(self, server: str) -> Self:
+        """The same error, saying at which of several key access servers."""
+        fields = self._fields() | {"server": server}
+        return type(self)(f"key access server {server}: {self}", **fields)
 
     def __reduce__(self) -> tuple[partial[Self], tuple[str]]:
         return partial(type(self), **self._fields()), (str(self),)
 
     def _fields(self) -> dict[str, Any]:
-        return {"code": self.code, "hint": self.hint, "request_id": self.request_id}
+        return {
+            "code": self.code,
+            "hint": self.hint,
+            "request_id": self.request_id,
+            "server": self.server,
+        }
 
 
 class ConfigError(EnvelockError):
@@ -94,9 +106,10 @@ class UnavailableError(EnvelockError):
         code: str | None = None,
         hint: str | None = None,
         request_id: str | None = None,
+        server: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message, code=code, hint=hint, request_id=request_id)
+        super().__init__(message, code=code, hint=hint, request_id=request_id, server=server)
         self.retry_after = retry_after  # seconds, when the server named them
 
     def _fields(self) -> dict[str, Any]:

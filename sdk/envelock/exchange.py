@@ -5,7 +5,7 @@ Each operation is a generator. It yields a `Call`, a `Pause` or `TokenWanted`, a
 the async client does the same with `await`.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
@@ -20,6 +20,7 @@ from envelock.errors import (
 )
 
 T = TypeVar("T")
+TokenSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class TokenWanted:
-    """The caller's own token, where it brings its own."""
+    """The caller's own token, where it brings its own: *source* is the token, or what gives it."""
+
+    source: TokenSource = field(repr=False)
 
 
 Step: TypeAlias = Call | Pause | TokenWanted
@@ -93,7 +96,6 @@ def drive(
     steps: Steps[T],
     send: Callable[[Call], Reply],
     sleep: Callable[[float], None],
-    token: Callable[[], str],
 ) -> T:
     """Run *steps* over blocking I/O."""
     answer: Reply | str | None = None
@@ -106,8 +108,9 @@ def drive(
             case Pause(seconds):
                 sleep(seconds)
                 answer = None
-            case TokenWanted():
-                answer = token()
+            case TokenWanted(source):
+                given = source if isinstance(source, str) else source()
+                answer = given if isinstance(given, str) else None
 
 
 class _Problem(msgspec.Struct, frozen=True):

@@ -1,12 +1,14 @@
 """Open a sealed file: obtain its shares from the key access servers it names, and join them.
 
 Only servers on the allowlist are asked: the one of the profile, by the address that it says files
-name it by, and those that the profile lists. Everything else in the file is a claim until the root
-signature verifies under the joined key.
+name it by; those of the profile's peers likewise, each as whoever the peer is; and those that the
+profile lists by address. Everything else in the file is a claim until the root signature verifies
+under the joined key. The profile's own server is asked first, and no server whose shares others
+have given already.
 
-A receipt is required from the KAS of the profile, whose ledger's key is pinned. The servers that
-the profile lists beside it have ledgers of their own, or none: nothing they say of one is verified,
-so no receipt of theirs is passed on.
+A receipt is required from every KAS whose ledger's key is pinned: the profile's own, and those of
+its peers. The servers that the profile lists by address have ledgers of their own, or none: nothing
+they say of one is verified, so no receipt of theirs is passed on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,9 @@ from envelock.addresses import origin, private_origin
 from envelock.errors import (
     ConfigError,
     DeniedError,
+    EnvelockError,
     KasNotAllowedError,
+    NotAuthenticatedError,
     TamperedError,
     UnavailableError,
     sealed_file_error,
@@ -36,7 +40,12 @@ from envelock_formats.request import (
     policy_sha256,
     spki_from_pem,
 )
-from envelock_formats.tdf.keyaccess import KeyAccess, keys_sha256, object_id
+from envelock_formats.tdf.keyaccess import (
+    KeyAccess,
+    binding_holds,
+    keys_sha256,
+    object_id,
+)
 from envelock_formats.wire import (
     KeyAccessEntry,
     KeyResult,
@@ -48,48 +57,71 @@ from envelock_formats.wire import (
 from envelock_formats.wrap import WRAPPED, ec_from_pem, open_answer, public_pem
 
 _POLICY_ID = "policy"
+_NAMED = 5  # servers in one message
 _FORBIDDEN = "desc = forbidden"
 
 
 @dataclass(frozen=True, slots=True)
 class Unlocked:
-    """The data key that the shares of a file join to, and the verified receipt of their release."""
+    """The data key that the shares of a file join to, and the verified receipts of their release.
+
+    One receipt for each ledger that is pinned, the profile's own first.
+    """
 
     dek: bytes = field(repr=False)
-    receipt: str | None  # None where no receipt was required
+    receipts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """Where a server is reached, and as whom."""
+
+    session: Session
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     """The key access objects of a file at one server, by their positions in the manifest."""
 
-    url: str  # where the server is reached
+    server: _Server
     keys: Mapping[int, KeyAccess]
+
+    @property
+    def splits(self) -> set[str]:
+        """The splits that the server has a share of."""
+        return {key.split for key in self.keys.values()}
 
 
 def unlock(session: Session, sealed: SealedFile) -> Steps[Unlocked]:
     """Obtain the data key of *sealed*.
 
     Raises:
-        KasNotAllowedError: The file names no server that may be asked.
-        DeniedError: A share that is needed was refused.
+        KasNotAllowedError: A share that is needed is at no server that may be asked; none was.
+        DeniedError, NotAuthenticatedError: A share that is needed was refused.
+        UnavailableError: A share that is needed could not be had now.
         TamperedError: Shares do not fit together, or a server found the file altered.
-        ReceiptError: The profile's KAS gave no receipt of this release, or one that does not hold.
+        ReceiptError: A KAS gave no receipt of this release, or one that does not hold.
     """
     shares: dict[int, bytes] = {}
-    receipt: str | None = None
-    refusal: Exception | None = None
-    for group in (yield from _groups(session, sealed)):
+    receipts: list[str] = []
+    failures: list[tuple[_Group, EnvelockError]] = []
+    groups = yield from _groups(session, sealed)
+    for group in groups:
+        if group.splits <= _obtained(sealed, shares):
+            continue  # an alternative has given them: nobody releases a key in vain
         try:
-            found, text = yield from _obtain(session, sealed, group)
-        except (DeniedError, TamperedError, UnavailableError) as error:
-            refusal = error  # another server may hold the same split
+            found, receipt = yield from _obtain(sealed, group)
+        except (DeniedError, NotAuthenticatedError, TamperedError, UnavailableError) as error:
+            several = len({key.url for key in sealed.key_access}) > 1
+            failures.append((group, error.at(group.server.url) if several else error))
             continue
         shares |= found
-        receipt = receipt or text
-    if refusal is not None and not _complete(sealed.key_access, shares):
-        raise refusal
-    return Unlocked(sealed.join(shares), receipt)
+        receipts += [] if receipt is None else [receipt]
+    missing = _splits(sealed) - _obtained(sealed, shares)
+    if missing:
+        raise _failure(missing, failures)
+    return Unlocked(sealed.join(shares), tuple(receipts))
 
 
 def ledger_id(keys: Sequence[KeyAccess]) -> str:
@@ -106,26 +138,67 @@ def ledger_id(keys: Sequence[KeyAccess]) -> str:
 
 
 def _groups(session: Session, sealed: SealedFile) -> Steps[list[_Group]]:
-    configuration = yield from session.configuration()
-    ours = configuration.envelock
-    allowed = {session.url: session.url}
-    if ours is not None:
-        allowed[origin(ours.url)] = session.url
-    allowed |= {private_origin(url): private_origin(url) for url in session.profile.values.kas}
-    groups: dict[str, dict[int, KeyAccess]] = {}
-    foreign: list[str] = []
+    """The servers to ask, the profile's own first."""
+    allowed, silent = yield from _allowed(session, sealed)
+    found: dict[_Server, dict[int, KeyAccess]] = {}
     for position, key in enumerate(sealed.key_access):
-        named = _origin_of(key)
-        if named in allowed:
-            groups.setdefault(allowed[named], {})[position] = key
-        else:
-            foreign.append(key.url)
-    if not groups:
-        raise KasNotAllowedError(
-            f"the file names key access server {foreign[0][:200]!r}, which is not allowed",
-            hint="if you trust it, add it to `kas` in your profile",
-        )
-    return [_Group(url, keys) for url, keys in groups.items()]
+        if (server := allowed.get(_origin_of(key) or "")) is not None:
+            found.setdefault(server, {})[position] = key
+    groups = [_Group(server, keys) for server, keys in found.items()]
+    reached = {split for group in groups for split in group.splits}
+    for split in (key.split for key in sealed.key_access):
+        if split not in reached:
+            raise silent or _foreign([key.url for key in sealed.key_access if key.split == split])
+    return sorted(groups, key=lambda group: group.server.url != session.url)
+
+
+def _allowed(
+    session: Session, sealed: SealedFile
+) -> Steps[tuple[dict[str, _Server], UnavailableError | None]]:
+    """The servers that may be asked, by the origins that files name them by.
+
+    Peers are asked for theirs only when the file names a server that is not known without.
+
+    SECURITY: no server can take the place of one that comes before it: first the profile's own,
+    then addresses that the profile and its peers state, then what peers say of themselves.
+
+    Returns:
+        The servers, and the error of one that did not say what files name it by.
+    """
+    silent: UnavailableError | None = None
+    own = _Server(session, session.url)
+    found = {session.url: own}
+    try:
+        found[(yield from _announced(session))] = own
+    except UnavailableError as error:
+        silent = error
+    for url in map(private_origin, session.profile.values.kas):
+        found.setdefault(url, _Server(session, url))
+    for peer in session.peers:
+        found.setdefault(peer.url, _Server(peer, peer.url))
+    for peer in session.peers:
+        if all(_origin_of(key) in found for key in sealed.key_access):
+            break
+        try:
+            found.setdefault((yield from _announced(peer)), _Server(peer, peer.url))
+        except UnavailableError as error:
+            silent = silent or error.at(peer.url)
+    return found, silent
+
+
+def _announced(session: Session) -> Steps[str]:
+    """The origin that files name a server by, as it says; its own where it says none."""
+    ours = (yield from session.configuration()).envelock
+    return origin(ours.url) if ours is not None else session.url
+
+
+def _foreign(urls: Sequence[str]) -> KasNotAllowedError:
+    """The error for a split all of whose servers are foreign."""
+    named = " or ".join(repr(url[:200]) for url in urls[:_NAMED])
+    return KasNotAllowedError(
+        f"the file names key access server {named}, which is not allowed",
+        hint="if you trust it: --peer PROFILE, or add it to `peers` or `kas` in your profile",
+    )
 
 
 def _origin_of(key: KeyAccess) -> str | None:
@@ -136,19 +209,18 @@ def _origin_of(key: KeyAccess) -> str | None:
         return None
 
 
-def _obtain(
-    session: Session, sealed: SealedFile, group: _Group
-) -> Steps[tuple[dict[int, bytes], str | None]]:
+def _obtain(sealed: SealedFile, group: _Group) -> Steps[tuple[dict[int, bytes], str | None]]:
     """One rewrap for all shares at one server; verifies the receipt before anything is used."""
     key = fresh_key()
-    witness = yield from _witness(session, group)
+    session = group.server.session
+    witness = yield from _witness(group.server)
     since = witness.newest() if witness is not None else None
     body = RewrapBody(
         clientPublicKey=public_pem(key.public_key()),
         requests=(_entry(sealed, group),),
         seen=since.size if since is not None else None,
     )
-    done = yield from session.rewrap(body, group.url)
+    done = yield from session.rewrap(body, group.server.url)
     results = {
         result.keyAccessObjectId: result
         for response in done.answer.responses
@@ -164,12 +236,30 @@ def _obtain(
         asked = _asked(sealed, group, body.clientPublicKey, done.jkt)
         witness.require_release(receipt, asked, {item.id for item in asked.objects}, since)
     shares = _open(permitted, named, done.answer.sessionPublicKey, key)
+    _require_bound(sealed, shares)
     return shares, receipt
 
 
-def _witness(session: Session, group: _Group) -> Steps[Witness | None]:
-    """Who verifies the receipt of *group*; None for another server than the profile's own."""
-    if group.url != session.url:
+def _require_bound(sealed: SealedFile, shares: Mapping[int, bytes]) -> None:
+    """Each share is the one that its policy binding was made with.
+
+    The root signature would tell too, but not which of several servers gave a wrong one.
+    """
+    try:
+        for position, share in shares.items():
+            stated = sealed.key_access[position].policyBinding
+            if not binding_holds(share, sealed.policy_text, stated):
+                raise TamperedError(
+                    "a key share from the server does not fit the policy of the file"
+                )
+    except FormatError as error:
+        raise sealed_file_error(error) from error
+
+
+def _witness(server: _Server) -> Steps[Witness | None]:
+    """Who verifies the receipt of a server; None for one that is listed by its address alone."""
+    session = server.session
+    if server.url != session.url:
         return None
     return session.witness((yield from session.configuration()))
 
@@ -220,5 +310,24 @@ def _refused(results: Sequence[KeyResult], request_id: str | None) -> Exception:
     )
 
 
-def _complete(keys: Sequence[KeyAccess], shares: Mapping[int, bytes]) -> bool:
-    return {keys[position].split for position in shares} == {key.split for key in keys}
+def _splits(sealed: SealedFile) -> set[str]:
+    return {key.split for key in sealed.key_access}
+
+
+def _obtained(sealed: SealedFile, shares: Mapping[int, bytes]) -> set[str]:
+    return {sealed.key_access[position].split for position in shares}
+
+
+def _failure(missing: set[str], failures: Sequence[tuple[_Group, EnvelockError]]) -> EnvelockError:
+    """What to tell when the shares of *missing* were not obtained.
+
+    A split whose every server refused is told first: trying again will not help. Where one of a
+    split's servers did not answer, it will.
+    """
+    told: list[EnvelockError] = []
+    for split in sorted(missing):
+        errors = [error for group, error in failures if split in group.splits]
+        waiting = [error for error in errors if isinstance(error, UnavailableError)]
+        told += (waiting or errors)[:1]
+    final = [error for error in told if not isinstance(error, UnavailableError)]
+    return (final or told or [TamperedError("tampered: a split has no key share")])[0]

@@ -1,9 +1,11 @@
 """Who am I, and where is the KAS: arguments, then the environment, then a profile.
 
-A profile is a TOML file: `url`, `client_id`, `client_secret_file`, `token_endpoint`, `ledger_key`,
-and for files that name other key access servers a list `kas` of their addresses. Those that
-`envelock up` made lie in `DIR/profiles`, others in `$XDG_CONFIG_HOME/envelock`. Nothing is guessed:
-without a profile named `default` the choice has to be made.
+A profile is a TOML file: `url`, `client_id`, `client_secret_file`, `token_endpoint`, `ledger_key`.
+Two more keys are for files that name other key access servers: `peers` lists profiles through which
+those are asked, each as whoever that profile is and with its own pinned ledger; `kas` lists
+addresses of servers that are shown the tokens of this profile. Those that `envelock up` made lie in
+`DIR/profiles`, others in `$XDG_CONFIG_HOME/envelock`. Nothing is guessed: without a profile named
+`default` the choice has to be made.
 
 Beside a profile lies what was learned through it (see `state`).
 """
@@ -36,6 +38,7 @@ class ProfileValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token_endpoint: str = ""
     ledger_key: str = ""
     kas: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,33 @@ def load_profile(
         raise ConfigError(f"profile {file}: {error}") from error
     laid = values | overrides if name is None else overrides | values
     return Profile(_values(laid, str(file)), file.stem, file)
+
+
+def load_peers(
+    profile: Profile, environment: Mapping[str, str], data: Path | None = None
+) -> list[Profile]:
+    """The profiles that *profile* names as its peers: beside its own file, else as any other.
+
+    Raises:
+        ConfigError: There is none of that name, or its file is malformed.
+    """
+    return [_peer(profile, name, environment, data) for name in profile.values.peers]
+
+
+def _peer(
+    profile: Profile, name: str, environment: Mapping[str, str], data: Path | None
+) -> Profile:
+    beside = profile.file.with_name(f"{name}.toml") if profile.file and "/" not in name else None
+    found = beside if beside is not None and beside.is_file() else name_or_file(name)
+    try:
+        return load_profile(found, environment, data)
+    except ConfigError as error:
+        raise ConfigError(f"peer of {profile.name}: {error}", hint=error.hint) from error
+
+
+def name_or_file(text: str) -> str | Path:
+    """A profile as people name it: a name, or the path of a file when it holds a slash."""
+    return Path(text).expanduser() if "/" in text else text
 
 
 def list_profiles(environment: Mapping[str, str], data: Path | None = None) -> list[str]:

@@ -103,12 +103,12 @@ class SealedFile:
         except formats.FormatError as error:
             raise sealed_file_error(error) from error
 
-    def unlock(self, dek: bytes, *, receipt: str | None = None) -> "Reader":
+    def unlock(self, dek: bytes, *, receipts: tuple[str, ...] = ()) -> "Reader":
         """Verify the root signature under *dek*, and return a reader that owns this file.
 
         Args:
             dek: Data key.
-            receipt: Carried along as `Reader.receipt`.
+            receipts: Carried along as `Reader.receipts`.
 
         Raises:
             TamperedError: The root signature does not hold under this key.
@@ -118,7 +118,7 @@ class SealedFile:
             verify_root(dek, self.manifest)
         except formats.FormatError as error:
             raise sealed_file_error(error) from error
-        return Reader(self, cipher, receipt)
+        return Reader(self, cipher, receipts)
 
     def close(self) -> None:
         """Close what `open` opened; a file object of the caller's stays open."""
@@ -145,10 +145,12 @@ class Reader(io.RawIOBase):
     has failed.
     """
 
-    def __init__(self, sealed: SealedFile, cipher: SegmentCipher, receipt: str | None) -> None:
+    def __init__(
+        self, sealed: SealedFile, cipher: SegmentCipher, receipts: tuple[str, ...]
+    ) -> None:
         super().__init__()
         self.sealed = sealed
-        self.receipt = receipt
+        self.receipts = receipts  # one of each ledger that is pinned, the profile's own first
         self.size = sealed.size  # bytes; verified segment by segment
         self._cipher = cipher
         self._segments = sealed.manifest.segments
@@ -160,6 +162,11 @@ class Reader(io.RawIOBase):
         self._kept_index: int | None = None
         self._position = 0
         self._failed = False
+
+    @property
+    def receipt(self) -> str | None:
+        """The receipt of the release, the first where there are several; None where none was."""
+        return self.receipts[0] if self.receipts else None
 
     @property
     def attrs(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Seal a file: the policy, a data key, and the key access object that carries it.
 
 Offline the data key is drawn here and wrapped to a public key of the KAS; online the KAS makes and
-wraps it, and it comes back sealed to a key of this process.
+wraps it, and it comes back sealed to a key of this process. Offline it can also be the sum of
+several random shares, each wrapped for another KAS, so that it takes all of them to open the file.
 """
 
 import os
@@ -9,10 +10,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from envelock.errors import ConfigError, UnavailableError
+from envelock.addresses import origin
+from envelock.errors import ConfigError, EnvelockError, UnavailableError
 from envelock.exchange import Steps
 from envelock.receipts import seal_digest_of
 from envelock.session import AttributeValueInfo, Session, fresh_key
@@ -29,6 +32,7 @@ from envelock_formats.wrap import (
     EC_WRAPPED,
     IV_SIZE,
     WRAPPED,
+    combine,
     key_access_type,
     public_pem,
     wrap_ec,
@@ -43,15 +47,39 @@ class Wish:
     attributes: tuple[AttributeValue, ...]
     dataset: str | None
     online: bool
+    splits: tuple[tuple[Session, ...], ...]  # one share each; its servers are alternatives
     entropy: Callable[[int], bytes] = field(repr=False)
 
 
 def planned(
-    session: Session, attrs: str | Sequence[str], dataset: str | None, *, online: bool
+    session: Session,
+    attrs: str | Sequence[str],
+    dataset: str | None,
+    *,
+    online: bool,
+    splits: Sequence[Sequence[Session]] | None = None,
 ) -> Steps[SealPlan]:
-    """Resolve the names of attributes, and obtain a key for one file that asks for them."""
+    """Resolve the names of attributes, and obtain a key for one file that asks for them.
+
+    Args:
+        session: Who seals.
+        attrs: What the file asks.
+        dataset: Which of the tenant's key paths to seal under, at every KAS.
+        online: Let the KAS make the key.
+        splits: One share of the key for each item, whose KASes are alternatives; None for a key
+            that is not split, at the KAS of *session*.
+
+    Raises:
+        ConfigError: An attribute is unknown, or the splits cannot be.
+    """
+    if splits is not None and (online or not splits or not all(splits)):
+        raise ConfigError(
+            "a key that is made online is not split" if online else "a split names no server",
+            hint="name at least one key access server for each split, and do not seal online",
+        )
     values = yield from resolve(session, [attrs] if isinstance(attrs, str) else attrs)
-    return (yield from plan(session, Wish(values, dataset, online, os.urandom)))
+    of_splits = tuple(map(tuple, splits if splits is not None else [[session]]))
+    return (yield from plan(session, Wish(values, dataset, online, of_splits, os.urandom)))
 
 
 def resolve(session: Session, names: Sequence[str]) -> Steps[tuple[AttributeValue, ...]]:
@@ -92,13 +120,45 @@ def plan(session: Session, wish: Wish) -> Steps[SealPlan]:
     policy = write_policy(str(uuid.UUID(bytes=wish.entropy(16), version=4)), wish.attributes)
     if wish.online:
         return (yield from _plan_online(session, wish, policy))
-    return (yield from _plan_offline(session, wish, policy))
+    return (yield from _plan_offline(wish, policy))
 
 
-def _plan_offline(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:
-    published = yield from session.published_key(wish.dataset)
-    dek = wish.entropy(SHARE_SIZE)
-    return SealPlan(dek, (_wrapped(published, dek, policy, wish.entropy),), policy)
+def _plan_offline(wish: Wish, policy: str) -> Steps[SealPlan]:
+    """A key that is the sum of one random share for each split.
+
+    Raises:
+        ConfigError: One server stands in two places.
+    """
+    keys: list[KeyAccess] = []
+    shares: dict[int, bytes] = {}
+    for servers in wish.splits:
+        share = shares[len(keys)] = wish.entropy(SHARE_SIZE)
+        sid = str(uuid.UUID(bytes=wish.entropy(16), version=4)) if len(wish.splits) > 1 else None
+        for server in servers:
+            published = yield from _published(server, wish)
+            _refuse_again(published.url, keys)
+            key = _wrapped(published, share, policy, wish.entropy)
+            keys.append(msgspec.structs.replace(key, sid=sid))
+    return SealPlan(combine(keys, shares), tuple(keys), policy)
+
+
+def _published(server: Session, wish: Wish) -> Steps[PublishedKey]:
+    alone = sum(map(len, wish.splits)) == 1
+    try:
+        return (yield from server.published_key(wish.dataset))
+    except EnvelockError as error:
+        if alone:
+            raise
+        raise error.at(server.url) from error
+
+
+def _refuse_again(url: str, keys: Sequence[KeyAccess]) -> None:
+    """A server has one share: with two it would be needed twice, or be its own alternative."""
+    if any(origin(key.url) == origin(url) for key in keys):
+        raise ConfigError(
+            f"key access server {url} stands in two places",
+            hint="name each server once; servers of one address cannot be told apart in a file",
+        )
 
 
 def _wrapped(

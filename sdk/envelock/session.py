@@ -5,9 +5,10 @@ several threads at once. A rewrap that is tried again keeps its request token an
 makes a fresh proof, so the ledger can tell a retry from a second request.
 """
 
+import copy
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from envelock.addresses import origin, private_origin
 from envelock.credentials import Credentials
 from envelock.errors import ConfigError, UnavailableError
-from envelock.exchange import Call, Pause, Reply, Steps, call, error_of
-from envelock.profile import Profile, ProfileValues, load_profile
+from envelock.exchange import Call, Pause, Reply, Steps, TokenSource, call, error_of
+from envelock.profile import Profile, ProfileValues, load_peers, load_profile
 from envelock.receipts import Witness
 from envelock.state import Cache, Heads
 from envelock_formats.canonical import convert, encode, plain
@@ -114,13 +115,21 @@ class _Answered:
 
 
 class Session:
-    """One identity at one KAS."""
+    """One identity at one KAS, and beside it those whose KASes hold other shares of a file.
+
+    Args:
+        profile: Where the KAS is, and who asks.
+        brought: The caller's own token, or what gives it; otherwise tokens are fetched.
+        ledger_key: The ledger's key to pin; otherwise the profile's.
+        entropy: n random bytes.
+        heads: The newest heads of ledgers; otherwise those beside the profile.
+    """
 
     def __init__(
         self,
         profile: Profile,
         *,
-        brought_token: bool,
+        brought: TokenSource | None,
         ledger_key: str | None,
         entropy: Callable[[int], bytes],
         heads: Heads | None = None,
@@ -131,17 +140,27 @@ class Session:
         self.url = private_origin(profile.values.url)
         self.heads = heads or Heads(profile.heads_file)
         # SECURITY: what a caller's token was answered may be another tenant's: never on disk.
-        self._cache = Cache(None if brought_token else profile.cache_file)
-        self.credentials = Credentials(profile, brought=brought_token, entropy=entropy)
+        self._cache = Cache(None if brought is not None else profile.cache_file)
+        self.credentials = Credentials(profile, brought=brought, entropy=entropy)
         self._entropy = entropy
         self.ledger_key = ledger_key or profile.values.ledger_key
         self._configurations: dict[str, Configuration] = {}
+        self.peers: tuple[Session, ...] = ()
 
-    def for_another(self) -> "Session":
-        """The same KAS, pinned key and heads for an identity that brings its own token."""
+    def with_peers(self, peers: Sequence["Session"]) -> "Session":
+        """The same session, with *peers* beside those that it has."""
+        other = copy.copy(self)
+        other.peers = (*self.peers, *peers)
+        return other
+
+    def for_another(self, brought: TokenSource) -> "Session":
+        """The same KAS, pinned key and heads for an identity that brings its own token.
+
+        SECURITY: without peers: those act as somebody else, who must not open for this one.
+        """
         return Session(
             self.profile,
-            brought_token=True,
+            brought=brought,
             ledger_key=self.ledger_key,
             entropy=self._entropy,
             heads=self.heads,
@@ -318,20 +337,30 @@ class Session:
 
 
 def open_session(
-    url: str | None, profile: str | Path | None, ledger_key: str | None, *, brought: bool
+    url: str | None,
+    profile: str | Path | None,
+    ledger_key: str | None,
+    *,
+    brought: TokenSource | None,
 ) -> Session:
     """The session of a client's arguments, and of the environment where they are silent.
 
     Raises:
         ConfigError: There is no such profile, or no URL.
     """
-    if url is not None and profile is None and brought:
+    if url is not None and profile is None and brought is not None:
         found = Profile(ProfileValues(url=url), "arguments")
     else:
         found = load_profile(profile, os.environ)
     if url is not None:
         found = replace(found, values=msgspec.structs.replace(found.values, url=url))
-    return Session(found, brought_token=brought, ledger_key=ledger_key, entropy=os.urandom)
+    session = Session(found, brought=brought, ledger_key=ledger_key, entropy=os.urandom)
+    if brought is not None:
+        return session
+    peers = load_peers(found, os.environ)
+    return session.with_peers(
+        [Session(peer, brought=None, ledger_key=None, entropy=os.urandom) for peer in peers]
+    )
 
 
 def fresh_key() -> ec.EllipticCurvePrivateKey:

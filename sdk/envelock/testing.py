@@ -8,6 +8,7 @@ with server() as running:
 ```
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 20.0
 _ERRORS_SHOWN = 2000  # characters at the end of what the servers said
+_SETTINGS = '[deployment]\nenvironment = "development"\n\n[kas]\nurl = {}\n'
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -65,12 +67,16 @@ class Server:
 
 
 @contextmanager
-def server(policies: "Path | str | None" = None, *, workers: int = 1) -> Iterator[Server]:
+def server(
+    policies: "Path | str | None" = None, *, workers: int = 1, kas_url: str | None = None
+) -> Iterator[Server]:
     """Run `envelock up` until the block ends.
 
     Args:
         policies: A bundle, or a folder of them; the shipped `clinic` when None.
         workers: KAS processes.
+        kas_url: What files name the KAS by. Servers that seal one file together need one each, such
+            as `https://kas.lab.example`: nobody connects to it.
 
     Raises:
         UnavailableError: It does not start; the message ends with what it said.
@@ -78,6 +84,9 @@ def server(policies: "Path | str | None" = None, *, workers: int = 1) -> Iterato
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="envelock-")))
         data, said = home / "data", home / "stderr"
+        if kas_url is not None:
+            data.mkdir(mode=0o700)
+            (data / "envelock.toml").write_text(_SETTINGS.format(json.dumps(kas_url)), "utf-8")
         command = [sys.executable, "-m", "envelock", "up", "--json", "--data", str(data)]
         command += ["--listen", "127.0.0.1:0", "--workers", str(workers)]
         if policies is not None:

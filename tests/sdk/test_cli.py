@@ -82,7 +82,7 @@ class TestHelp:
         """Commands of groups have an example and the options too."""
         done = envelock("keys rotate --help")
 
-        assert "Example: envelock keys rotate" in done.out
+        assert "Examples:\n    envelock keys rotate" in done.out
         assert "--as NAME" in done.out
 
     def test_version(self, envelock):

@@ -203,4 +203,4 @@ def test_an_answer_that_is_cut_is_none():
 
 def test_a_data_key_is_not_shown():
     """Not in logs of values either."""
-    assert "KEY" not in repr(Unlocked(b"KEY", None))
+    assert "KEY" not in repr(Unlocked(b"KEY", ()))

@@ -249,7 +249,7 @@ class TestOpening:
 
         doctor._transport.send = dropping  # noqa: SLF001 as above
 
-        assert doctor.run(steps).receipt is not None
+        assert len(doctor.run(steps).receipts) == 1
 
     def test_a_foreign_kas_owes_no_receipt_of_our_ledger(
         self, running: Server, doctor: Client, tmp_path: Path

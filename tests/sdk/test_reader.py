@@ -252,7 +252,7 @@ def test_says_what_a_key_server_must_be_asked_for():
             "clinic.example/clearance=secret"
         ]
         assert sealed.size == len(DATA)
-    with SealedFile.open(RAW).unlock(DEK, receipt="r") as reader:
+    with SealedFile.open(RAW).unlock(DEK, receipts=("r",)) as reader:
         assert (reader.attrs, reader.receipt, reader.size) == (
             ("https://clinic.example/attr/clearance/value/secret",), "r", len(DATA),
         )  # fmt: skip

@@ -72,6 +72,17 @@ class Console:
 
         return Client(profile=load_profile(self.profile, os.environ, self.data).file)
 
+    def client_of(self, name: str) -> "Client":
+        """A client that acts as another profile: a name, or the path of its file.
+
+        Raises:
+            ConfigError: There is no such profile.
+        """
+        from envelock.client import Client  # noqa: PLC0415 keeps `envelock --help` fast
+        from envelock.profile import load_profile, name_or_file  # noqa: PLC0415 as above
+
+        return Client(profile=load_profile(name_or_file(name), os.environ, self.data).file)
+
     def operate(self, method: str, path: str, body: "Mapping[str, Json]") -> "dict[str, Json]":
         """Call the operators' API, and return its answer.
 

@@ -1,6 +1,7 @@
 """`envelock encrypt`: seal a file or a stream."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import click
 
@@ -27,6 +28,14 @@ from envelock_formats.fqn import AttributeValue
 )
 @click.option("--dataset", metavar="NAME", help="Which of the tenant's keys to seal under.")
 @click.option("--online", is_flag=True, help="Let the KAS make the key, so nobody can rewrap it.")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="NAMES",
+    help="Split the key: one share at the KAS of this profile, or of one of several joined by"
+    " commas. Repeatable: all shares are needed to open.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.pass_obj
 def command(
@@ -36,6 +45,7 @@ def command(
     names: tuple[str, ...],
     dataset: str | None,
     online: bool,  # noqa: FBT001 click passes flags as booleans
+    splits: tuple[str, ...],
     force: bool,  # noqa: FBT001 as above
 ) -> None:
     """Seal FILE, or stdin, so that only those open it whom the policy permits.
@@ -45,10 +55,13 @@ def command(
       envelock encrypt q3.pdf --as doctor --attr clearance=secret
       envelock encrypt labs.csv --as doctor --attr department=cardiology --dataset labs -o out.tdf
       pg_dump db | envelock encrypt --as doctor --attr clearance=secret > db.tdf
+      envelock encrypt q3.pdf --as doctor --attr clearance=secret --split doctor --split lab,backup
     """  # noqa: D301 click's own mark for text that keeps its lines
     ends = places.to_seal(file, out, force=force)
     size = size_hint(ends.source)
-    with console.client() as client:
+    with ExitStack() as stack:
+        client = stack.enter_context(console.client())
+        over = _splits(console, splits, stack)
         values = client.run(resolve(client.session, names))
         _warn(console, client, values)
         try:
@@ -59,6 +72,7 @@ def command(
                     attrs=[value.fqn for value in values],
                     dataset=dataset,
                     online=online,
+                    splits=over,
                     force=force,
                     progress=told,
                 )
@@ -69,6 +83,16 @@ def command(
         found: list[Json] = [value.fqn for value in values]
         value: dict[str, Json] = {"out": ends.out, "attrs": found, "size": sealed.size}
         console.done(value | {"sealed_size": sealed.sealed_size}, line)
+
+
+def _splits(console: Console, splits: Sequence[str], stack: ExitStack) -> list[list[Client]] | None:
+    """The clients that `--split` names, opened for the time of *stack*; None when it names none."""
+    if not splits:
+        return None
+    return [
+        [stack.enter_context(console.client_of(name)) for name in names.split(",")]
+        for names in splits
+    ]
 
 
 def _warn(console: Console, client: Client, values: Sequence[AttributeValue]) -> None:

@@ -151,7 +151,7 @@ def _tried(values: ProfileValues, name: str) -> tuple[ProfileValues, Configurati
     transport = SyncTransport()
 
     def run(steps: Steps[T]) -> T:
-        return drive(steps, transport.send, time.sleep, str)
+        return drive(steps, transport.send, time.sleep)
 
     try:
         configuration = run(_session(values, name).configuration())
@@ -165,7 +165,7 @@ def _tried(values: ProfileValues, name: str) -> tuple[ProfileValues, Configurati
 
 def _session(values: ProfileValues, name: str) -> Session:
     profile = Profile(values, name)
-    return Session(profile, brought_token=False, ledger_key=None, entropy=os.urandom)
+    return Session(profile, brought=None, ledger_key=None, entropy=os.urandom)
 
 
 def _pinned(place: Place, given: str | None, announced: str) -> str:

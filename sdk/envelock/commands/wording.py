@@ -48,7 +48,11 @@ def naming(label: str) -> Iterator[None]:
         yield
     except SealedFileError as error:
         raise type(error)(
-            f"{label}: {error}", code=error.code, hint=error.hint, request_id=error.request_id
+            f"{label}: {error}",
+            code=error.code,
+            hint=error.hint,
+            request_id=error.request_id,
+            server=error.server,
         ) from error
 
 
@@ -68,12 +72,17 @@ def refusal(
     told = str(error).partition(REFUSED)[2]
     why = KEY_WORDS.get(error.code) or told or f"file asks: {asks_text(asked, known)}"
     contact = known.contact if known is not None and known.contact else "your operator"
+    if error.server is not None:
+        why = f"{why}; refused by {error.server}"
+        if error.server != client.session.url:
+            contact = "its operator"
     quoted = f"request {error.request_id}" if error.request_id else "the time"
     return DeniedError(
         f"{who(client)} may not {verb} {label} ({why})",
         code=error.code,
         hint=f"quote {quoted} to {contact}; the reason is only in the ledger",
         request_id=error.request_id,
+        server=error.server,
     )
 
 
