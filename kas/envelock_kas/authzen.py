@@ -126,19 +126,31 @@ class AuthzenClient:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
             connector = aiohttp.UnixConnector(path=self._socket, limit=8)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, auto_decompress=False
+            )
         async with self._session.post(
             "http://pdp/access/v1/evaluations",
             data=io.BytesIO(body),
             headers={"Content-Type": "application/json"},
             allow_redirects=False,
         ) as response:
-            text = await response.read()
             if HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise RefusedBatchError(f"status {response.status}")
             if response.status != HTTPStatus.OK:
                 raise FormatError(f"status {response.status}")
+            text = await _read(response)
         return decode(text, _Answer, max_bytes=MAX_ANSWER)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body; `FormatError` as soon as it is longer than an answer can be."""
+    text = bytearray()
+    async for part in response.content.iter_any():
+        text += part
+        if len(text) > MAX_ANSWER:
+            raise FormatError("the answer is too long")
+    return bytes(text)
 
 
 def _body(questions: Sequence[Question], kas_id: str) -> bytes:
