@@ -7,7 +7,7 @@ does not fit is named. A database's own integrity check notices few altered byte
 What no copy can show by itself: records after its end, and that others were given this same log.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable
 from dataclasses import dataclass, field
 
 from envelock_ledger.errors import DamageError, RecordError
@@ -117,7 +117,9 @@ def examine(store: Store, size: int, sizes: Collection[int] = ()) -> Tally:
         try:
             tally.add(row)
         except DamageError as error:
-            raise _blame(error, row, next(rows, None)) from error
+            following = next(rows, None)
+            rows.close()  # the error holds this frame, and may outlive the attempt to start
+            raise _blame(error, row, following) from error
         if tally.spine.strata:
             _compare_strata(store, tally)
     if tally.size != size:
@@ -160,7 +162,7 @@ def check_genesis(store: Store, key: VerifierKey) -> None:
         )
 
 
-def _read(store: Store, size: int) -> Iterator[Row]:
+def _read(store: Store, size: int) -> Generator[Row]:
     for start in range(0, size, CHUNK):
         yield from store.rows(start, min(start + CHUNK, size))
 

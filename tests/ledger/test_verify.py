@@ -353,3 +353,14 @@ def test_records_refuse_to_be_changed(tmp_path):
         with pytest.raises(sqlite3.IntegrityError, match="records are never"):
             connection.execute(statement)
     connection.close()
+
+
+async def test_a_log_that_does_not_start_is_given_back_at_once(world):
+    """Whoever mends it, or looks at it, need not wait for the error to be forgotten."""
+    tampered(world.place.database, "UPDATE entry SET body = zeroblob(9) WHERE idx = 412")
+
+    with pytest.raises(DamageError) as refused:
+        await world.start()
+
+    assert refused.value.index == 412
+    tampered(world.place.database, "DELETE FROM entry WHERE idx = 412")
