@@ -17,9 +17,10 @@ _PADDING = (b"", b"", b"==", b"=")  # by length modulo 4
 
 def framed(label: str, *fields: bytes) -> bytes:
     """Return *label* in ASCII, then each field as its length (u32 big-endian) and its bytes."""
-    return label.encode("ascii") + b"".join(
-        len(field).to_bytes(4, "big") + field for field in fields
-    )
+    parts = [label.encode("ascii")]
+    for field in fields:
+        parts += (len(field).to_bytes(4, "big"), field)
+    return b"".join(parts)
 
 
 def digest(label: str, *fields: bytes) -> bytes:

@@ -7,6 +7,7 @@ the caller. A decision is spent on one request digest; every record of a release
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 from envelock_formats.canonical import Json, encode
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import b64url, digest, from_b64
+
+ClientKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 MAX_PEM = 4096
 MIN_RSA_BITS = 2048
@@ -68,24 +71,39 @@ def key_sha256(der: bytes) -> bytes:
     return digest("envelock/client-key/v1", der)
 
 
-def spki_from_pem(pem: str) -> bytes:
-    """Read a PEM public key, EC or RSA of 2048 to 4096 bits, as DER SubjectPublicKeyInfo.
+def client_key(pem: str) -> ClientKey:
+    """Read the PEM public key that shares are sealed to: EC, or RSA of 2048 to 4096 bits.
 
     EC keys are on P-256, P-384 or P-521.
 
     Raises:
-        FormatError: Not such a key. Compressed points and explicit parameters are written anew, so
-            two spellings of one key have one digest.
+        FormatError: Not such a key.
     """
+    if len(pem) > MAX_PEM:
+        raise FormatError("not a PEM public key")
     try:
         key = load_pem_public_key(pem.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise FormatError("not a PEM public key") from error
-    strong_rsa = isinstance(key, rsa.RSAPublicKey) and _usable(key)
-    on_curve = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES)
-    if len(pem) > MAX_PEM or not (strong_rsa or on_curve):
-        raise FormatError("public key must be P-256, P-384, P-521, or RSA of 2048 to 4096 bits")
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
+        return key
+    if isinstance(key, rsa.RSAPublicKey) and _usable(key):
+        return key
+    raise FormatError("public key must be P-256, P-384, P-521, or RSA of 2048 to 4096 bits")
+
+
+def spki(key: ClientKey) -> bytes:
+    """A public key as DER SubjectPublicKeyInfo: one spelling, however its PEM text spelled it."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def spki_from_pem(pem: str) -> bytes:
+    """Read a PEM public key as `client_key` does, as DER SubjectPublicKeyInfo.
+
+    Raises:
+        FormatError: Not such a key.
+    """
+    return spki(client_key(pem))
 
 
 def _usable(key: rsa.RSAPublicKey) -> bool:

@@ -7,36 +7,35 @@ here, from what came, and from nothing that the client says of them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-from envelock_formats.errors import FormatError
-from envelock_formats.framing import from_b64
 from envelock_formats.keyid import KeyId
 from envelock_formats.online import OnlineWrap, is_online
 from envelock_formats.request import (
+    ClientKey,
     RequestedObject,
+    client_key,
     key_sha256,
     policy_sha256,
-    spki_from_pem,
+    spki,
 )
-from envelock_formats.tdf.keyaccess import KeyAccess, keys_sha256
+from envelock_formats.tdf.keyaccess import DecodedAccess, KeyAccess, decode_access, keys_digest
 from envelock_formats.tdf.policy import Policy, parse_policy
 from envelock_formats.wire import ObjectEntry, RewrapBody, WireError, read_rewrap
 from envelock_formats.wrap import WRAPPED
 
-ClientKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
-
 
 @dataclass(frozen=True, slots=True)
 class AskedKey:
-    """One key access object: its id in the request, the key it names, and the decoded wrap."""
+    """One key access object: its id in the request, the key it names, and what it holds."""
 
     entry_id: str
-    access: KeyAccess
+    decoded: DecodedAccess
     key_id: KeyId
-    wrapped: bytes
     online: OnlineWrap | None
+
+    @property
+    def access(self) -> KeyAccess:
+        """The object as it came."""
+        return self.decoded.access
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +72,12 @@ def read_asked(body: bytes) -> Asked:
             object, a key id; or an object stands in the request twice.
     """
     asked = read_rewrap(body)
-    der = spki_from_pem(asked.clientPublicKey)
+    key = client_key(asked.clientPublicKey)
     objects = [_object(entry) for entry in asked.requests]
     if len({found.id for found in objects}) != len(objects):
         raise WireError("an object stands twice in one request")
-    return Asked(asked, client_key(der), der, key_sha256(der), objects)
-
-
-def client_key(der: bytes) -> ClientKey:
-    """Load the key that shares are sealed to.
-
-    Raises:
-        FormatError: Neither EC nor RSA.
-    """
-    key = load_der_public_key(der)
-    if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
-        return key
-    raise FormatError("client key is neither EC nor RSA")
+    der = spki(key)
+    return Asked(asked, key, der, key_sha256(der), objects)
 
 
 def _object(entry: ObjectEntry) -> AskedObject:
@@ -97,7 +85,7 @@ def _object(entry: ObjectEntry) -> AskedObject:
     online = [key.online for key in keys if key.online is not None]
     if online and len(keys) > 1:
         raise WireError("an online wrap stands alone in its object")
-    digest = keys_sha256(entry.keys)
+    digest = keys_digest([key.decoded for key in keys])
     requested = RequestedObject(
         id=online[0].id if online else f"sha256:{digest.hex()}",
         policy_sha256=policy_sha256(entry.policy.body),
@@ -107,12 +95,11 @@ def _object(entry: ObjectEntry) -> AskedObject:
 
 
 def _key(entry_id: str, access: KeyAccess) -> AskedKey:
-    wrapped = from_b64(access.wrappedKey)
-    online = access.type == WRAPPED and is_online(wrapped)
+    decoded = decode_access(access)
+    online = access.type == WRAPPED and is_online(decoded.wrapped)
     return AskedKey(
         entry_id=entry_id,
-        access=access,
+        decoded=decoded,
         key_id=KeyId.parse(access.kid or ""),
-        wrapped=wrapped,
-        online=OnlineWrap.parse(wrapped) if online else None,
+        online=OnlineWrap.parse(decoded.wrapped) if online else None,
     )

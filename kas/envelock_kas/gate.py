@@ -160,18 +160,16 @@ class Gate:
         require_ownership(self.projection, owner=owner, home=home, policies=policies)
         self._require_not_shut_out(context)
 
-    def _who(self, context: Context) -> list[str]:
-        caller = context.caller
-        return [
-            subject_fence(self.subject_secret, caller.tenant, caller.issuer, caller.subject),
-            tenant_fence(context.owner),
-            tenant_fence(caller.tenant),
-        ]
-
     def _require_not_shut_out(self, context: Context) -> None:
-        kinds = ("subject revoked", TENANT_CLOSED, TENANT_CLOSED)
-        numbers = {name: self.projection.number(name) for name in self._who(context)}
-        for name, kind in zip(self._who(context), kinds, strict=True):
+        caller = context.caller
+        subject = subject_fence(self.subject_secret, caller.tenant, caller.issuer, caller.subject)
+        numbers: dict[str, int] = {}
+        for name, kind in (
+            (subject, "subject revoked"),
+            (tenant_fence(context.owner), TENANT_CLOSED),
+            (tenant_fence(caller.tenant), TENANT_CLOSED),
+        ):
+            numbers[name] = self.projection.number(name)
             if shuts_out(numbers[name]):
                 raise OwnershipError(kind)
         context.judged = numbers

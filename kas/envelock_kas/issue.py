@@ -23,10 +23,11 @@ from envelock_formats.online import (
 )
 from envelock_formats.request import (
     RequestedObject,
+    client_key,
     key_sha256,
     policy_sha256,
     seal_digest,
-    spki_from_pem,
+    spki,
 )
 from envelock_formats.tdf.keyaccess import SHARE_SIZE
 from envelock_formats.tdf.policy import Policy, parse_policy
@@ -39,7 +40,6 @@ from envelock_formats.wire import (
     read_seal,
 )
 from envelock_formats.wrap import refuse_other_curves
-from envelock_kas.asked import client_key
 from envelock_kas.context import Context
 from envelock_kas.custody import AES, Custody
 from envelock_kas.decisions import Decisions
@@ -224,8 +224,8 @@ class Issue:
 
 def _wish(body: bytes) -> Wish:
     read = read_seal(body)
-    der = spki_from_pem(read.clientPublicKey)
-    client = client_key(der)
+    client = client_key(read.clientPublicKey)
+    der = spki(client)
     nonce = from_b64url(read.nonce)
     if not isinstance(client, ec.EllipticCurvePublicKey) or len(nonce) != NONCE_SIZE:
         raise WireError("clientPublicKey must be P-256, nonce 16 bytes")

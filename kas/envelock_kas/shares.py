@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from envelock_formats.errors import FormatError, UnsupportedAlgorithmError
+from envelock_formats.errors import UnsupportedAlgorithmError
 from envelock_formats.online import ONLINE_AES_GCM, online_aad
-from envelock_formats.tdf.keyaccess import SHARE_SIZE, binding_holds
+from envelock_formats.request import ClientKey
+from envelock_formats.tdf.keyaccess import SHARE_SIZE, mac_holds
 from envelock_formats.wrap import (
     EC_WRAPPED,
     IV_SIZE,
@@ -19,13 +20,12 @@ from envelock_formats.wrap import (
     agree,
     algorithm_of,
     algorithm_of_wrap,
-    ec_from_pem,
     public_pem,
     seal_share,
     unwrap_with_secret,
     wrap_rsa,
 )
-from envelock_kas.asked import AskedKey, AskedObject, ClientKey
+from envelock_kas.asked import AskedKey, AskedObject
 from envelock_kas.custody import AES, Custody
 from envelock_kas.keys.registry import KeyVersion, Material
 
@@ -57,13 +57,11 @@ async def unwrap_share(
         raise ShareError(f"key {version.id}: its custody is not configured")
     try:
         share = await _unwrap(asked, key, version, custody)
-        holds = binding_holds(share, asked.entry.policy.body, key.access.policyBinding)
+        holds = mac_holds(share, asked.entry.policy.body, key.decoded.mac)
     except UnwrapError as error:
         raise ShareError("unwrap failed") from error
     except UnsupportedAlgorithmError as error:
         raise ShareError("kind of wrap is not supported") from error
-    except FormatError as error:
-        raise ShareError("policy binding malformed") from error
     if len(share) != SHARE_SIZE or not holds:
         raise ShareError("policy binding does not hold")
     return OpenedShare(key, share)
@@ -85,11 +83,12 @@ async def _unwrap(
         # Whoever once read the object could wrap its key anew under a friendlier policy.
         raise ShareError(f"key {version.id} opens online wraps only")
     if key.access.type == EC_WRAPPED:
-        peer = ec_from_pem(key.access.ephemeralPublicKey or "")
+        if (peer := key.decoded.ephemeral) is None:
+            raise UnwrapError
         secret = await custody.agree(_material(version, algorithm_of(peer)).handle, peer)
-        return unwrap_with_secret(secret, key.wrapped)
+        return unwrap_with_secret(secret, key.decoded.wrapped)
     handle = _material(version, algorithm_of_wrap(key.access)).handle
-    return await custody.decrypt(handle, key.wrapped)
+    return await custody.decrypt(handle, key.decoded.wrapped)
 
 
 def _material(version: KeyVersion, algorithm: str) -> Material:

@@ -7,6 +7,7 @@ the ledger. A name is good once, on every worker and across restarts.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from envelock_formats import jose
@@ -80,6 +81,7 @@ def key_of_token_request(headers: Sequence[str], *, url: str, now: int) -> str:
     return jkt
 
 
+@lru_cache(maxsize=1024)
 def normal_url(url: str) -> str:
     """Scheme, host, port and path of *url*: RFC 9449 section 4.3 leaves out query and fragment.
 

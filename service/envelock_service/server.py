@@ -104,12 +104,19 @@ async def read_body(
         raise Problem("unsupported_media_type")
     if (request.content_length or 0) > max_bytes:
         raise Problem("too_large")
+    if request.content.is_eof():
+        body = await _read(request, max_bytes)  # it is here already
+    else:
+        body = await _read_in_time(request, max_bytes, receive_seconds)
+    return _unpacked(body, max_bytes) if encoding == "gzip" else body
+
+
+async def _read_in_time(request: web.Request, max_bytes: int, seconds: float) -> bytes:
     try:
-        async with asyncio.timeout(receive_seconds):
-            body = await _read(request, max_bytes)
+        async with asyncio.timeout(seconds):
+            return await _read(request, max_bytes)
     except TimeoutError as error:
         raise Problem("malformed_request", "the body did not arrive in time") from error
-    return _unpacked(body, max_bytes) if encoding == "gzip" else body
 
 
 async def _read(request: web.Request, max_bytes: int) -> bytes:

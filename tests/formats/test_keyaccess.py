@@ -19,7 +19,7 @@ from envelock_formats.tdf.keyaccess import (
     bind_policy,
     binding_holds,
     binding_mac,
-    ephemeral_der,
+    ephemeral_key,
     keys_sha256,
     object_id,
 )
@@ -121,4 +121,4 @@ def test_ignores_members_it_does_not_know():
 def test_refuses_other_ephemeral_keys(text):
     """Only an EC public key in PEM is one."""
     with pytest.raises(FormatError):
-        ephemeral_der(text)
+        ephemeral_key(text)

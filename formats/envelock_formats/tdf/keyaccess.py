@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -88,30 +89,63 @@ def binding_holds(share: bytes, policy: str, binding: PolicyBinding | str) -> bo
     Raises:
         FormatError: The binding is malformed, which says nothing about the share.
     """
+    return mac_holds(share, policy, binding_mac(binding))
+
+
+def mac_holds(share: bytes, policy: str, stated: bytes) -> bool:
+    """As `binding_holds`, for a binding that `binding_mac` read."""
     expected = hmac.digest(share, policy.encode(), hashlib.sha256)
-    return hmac.compare_digest(expected, binding_mac(binding))
+    return hmac.compare_digest(expected, stated)
 
 
-def keys_sha256(objects: Sequence[KeyAccess]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class DecodedAccess:
+    """What a key access object holds, decoded once; `der` is the ephemeral key's, or empty."""
+
+    access: KeyAccess
+    wrapped: bytes
+    ephemeral: ec.EllipticCurvePublicKey | None
+    der: bytes
+    mac: bytes
+
+
+def decode_access(access: KeyAccess) -> DecodedAccess:
+    """Decode the texts of a key access object.
+
+    Raises:
+        FormatError: The wrapped key, ephemeral key or binding is malformed.
+    """
+    ephemeral = ephemeral_key(access.ephemeralPublicKey)
+    return DecodedAccess(
+        access=access,
+        wrapped=from_b64(access.wrappedKey),
+        ephemeral=ephemeral,
+        der=ephemeral_der(ephemeral),
+        mac=binding_mac(access.policyBinding),
+    )
+
+
+def keys_digest(objects: Sequence[DecodedAccess]) -> bytes:
     """Digest of the key access objects that address one KAS, in manifest order: 32 bytes.
 
     Type, key id, split, wrapped key, ephemeral key and binding are covered; `url`, metadata and
     schema version are not, as clients rewrite them on the way.
+    """
+    fields = [count(objects)]
+    for key in objects:
+        access = key.access
+        named = (access.type.encode(), (access.kid or "").encode(), access.split.encode())
+        fields += [*named, key.wrapped, key.der, key.mac]
+    return digest("envelock/keys/v1", *fields)
+
+
+def keys_sha256(objects: Sequence[KeyAccess]) -> bytes:
+    """As `keys_digest`, decoding the objects first.
 
     Raises:
         FormatError: A wrapped key, ephemeral key or binding is malformed.
     """
-    fields = [count(objects)]
-    for key in objects:
-        fields += [
-            key.type.encode(),
-            (key.kid or "").encode(),
-            key.split.encode(),
-            from_b64(key.wrappedKey),
-            ephemeral_der(key.ephemeralPublicKey),
-            binding_mac(key.policyBinding),
-        ]
-    return digest("envelock/keys/v1", *fields)
+    return keys_digest([decode_access(key) for key in objects])
 
 
 def object_id(objects: Sequence[KeyAccess]) -> str:
@@ -119,18 +153,25 @@ def object_id(objects: Sequence[KeyAccess]) -> str:
     return "sha256:" + keys_sha256(objects).hex()
 
 
-def ephemeral_der(pem: str | None) -> bytes:
-    """An ephemeral public key as DER SubjectPublicKeyInfo; empty when there is none.
+def ephemeral_key(pem: str | None) -> ec.EllipticCurvePublicKey | None:
+    """Load an ephemeral public key; None when there is none. Its curve is not looked at.
 
     Raises:
         FormatError: Not the PEM text of an EC public key.
     """
     if not pem:
-        return b""
+        return None
     try:
         key = load_pem_public_key(pem.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise FormatError("ephemeral key is not a PEM public key") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise FormatError("ephemeral key is not an EC key")
+    return key
+
+
+def ephemeral_der(key: ec.EllipticCurvePublicKey | None) -> bytes:
+    """An ephemeral public key as DER SubjectPublicKeyInfo; empty when there is none."""
+    if key is None:
+        return b""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
