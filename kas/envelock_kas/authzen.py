@@ -1,13 +1,14 @@
 """The PDP over its Unix socket: AuthZEN evaluations with the signed form in `context`.
 
-Whatever is asked in one turn of the event loop travels as one `/access/v1/evaluations` call; the
-answer carries one signed decision for each asker. The socket's peer is the PDP's own user, which is
-what makes this KAS a registered enforcement point.
+Whatever is asked in one turn of the event loop, or while `MAX_CALLS` calls are under way, travels
+as one `/access/v1/evaluations` call: the busier the PDP is, the more each call carries. The answer
+has one signed decision for each asker. The socket's peer is the PDP's own user, which is what makes
+this KAS a registered enforcement point.
 """
 
 import asyncio
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import aiohttp
@@ -18,10 +19,11 @@ from envelock_formats.canonical import Json, decode
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import b64url
 from envelock_kas.errors import PdpUnavailableError
-from envelock_kas.pdp import Answer, Question
+from envelock_kas.pdp import Answer, Question, QuestionObject
 
 MAX_ANSWER = 8 * 1024 * 1024
 MAX_EVALUATIONS = 1000
+MAX_CALLS = 2  # at the same time
 MAX_BATCH = 4 * 1024 * 1024  # bytes of one call, roughly
 TIMEOUT_SECONDS = 5.0
 
@@ -67,10 +69,11 @@ class AuthzenClient:
         self._session: aiohttp.ClientSession | None = None
         self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._calls: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def ask(self, question: Question) -> Answer:
         loop = asyncio.get_running_loop()
-        if not self._waiting:
+        if not self._waiting and len(self._calls) < MAX_CALLS:
             loop.call_soon(self._send)
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((question, future))
@@ -78,30 +81,38 @@ class AuthzenClient:
 
     async def aclose(self) -> None:
         """End calls under way and close the connection."""
+        self._closed = True
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
+        for _, future in self._waiting:
+            _fail(future, "the connection is closed")
         if self._session is not None:
             await self._session.close()
 
     def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        batch: list[tuple[Question, asyncio.Future[Answer]]] = []
-        size = count = 0
-        for asked in waiting:
-            weight = _weight(asked[0])
-            full = size + weight > MAX_BATCH or count + len(asked[0].objects) > MAX_EVALUATIONS
-            if batch and full:
-                self._start(batch)
-                batch, size, count = [], 0, 0
-            batch.append(asked)
-            size, count = size + weight, count + len(asked[0].objects)
-        self._start(batch)
+        """Start calls for what waits, as far as there may be more of them."""
+        while self._waiting and len(self._calls) < MAX_CALLS:
+            batch = self._next_batch()
+            call = asyncio.get_running_loop().create_task(self._call(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._ended)
 
-    def _start(self, batch: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
-        call = asyncio.get_running_loop().create_task(self._call(batch))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not self._closed:
+            self._send()
+
+    def _next_batch(self) -> list[tuple[Question, asyncio.Future[Answer]]]:
+        """Take from the front of what waits: one question at least, and no more than fits."""
+        size = count = taken = 0
+        for question, _ in self._waiting:
+            size, count = size + _weight(question), count + len(question.objects)
+            if taken and (size > MAX_BATCH or count > MAX_EVALUATIONS):
+                break
+            taken += 1
+        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return batch
 
     async def _call(self, batch: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
         reason = "the call was ended"
@@ -154,19 +165,25 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _body(questions: Sequence[Question], kas_id: str) -> bytes:
-    evaluations = [
-        item
-        for number, question in enumerate(questions)
-        for item in _evaluations(number, question, kas_id)
-    ]
-    return orjson.dumps({"evaluations": evaluations})
+    """The questions as one call; what several evaluations share stands at the top level."""
+    contexts = [_context(number, question, kas_id) for number, question in enumerate(questions)]
+    body: dict[str, Json] = {"subject": {"type": "user", "id": "token"}}
+    alone = len(questions) == 1
+    if alone:
+        body |= {"action": {"name": questions[0].act}, "context": contexts[0]}
+    evaluations: list[Json] = []
+    for question, context in zip(questions, contexts, strict=True):
+        own: dict[str, Json] = {"action": {"name": question.act}, "context": context}
+        for item in question.objects:
+            resource = _resource(question.tenant, item)
+            evaluations.append({"resource": resource} if alone else {"resource": resource, **own})
+    return orjson.dumps(body | {"evaluations": evaluations})
 
 
-def _evaluations(number: int, question: Question, kas_id: str) -> list[Mapping[str, Json]]:
-    """One evaluation for each object.
+def _context(number: int, question: Question, kas_id: str) -> dict[str, Json]:
+    """`request` keeps the questions of one call apart.
 
-    `request` keeps the questions of one call apart: each has its own decision,
-    since a decision is spent on one request.
+    Each has its own decision, since a decision is spent on one request.
     """
     context: dict[str, Json] = {
         "request": number,
@@ -176,23 +193,16 @@ def _evaluations(number: int, question: Question, kas_id: str) -> list[Mapping[s
     }
     if question.address is not None:
         context["ip"] = question.address
-    return [
-        {
-            "subject": {"type": "user", "id": "token"},
-            "action": {"name": question.act},
-            "resource": {
-                "type": "tdf",
-                "id": item.asked.id,
-                "properties": {
-                    "policy": item.policy,
-                    "keys_sha256": b64url(item.asked.keys_sha256),
-                    "tenant": question.tenant,
-                },
-            },
-            "context": context,
-        }
-        for item in question.objects
-    ]
+    return context
+
+
+def _resource(tenant: str, item: QuestionObject) -> dict[str, Json]:
+    properties: dict[str, Json] = {
+        "policy": item.policy,
+        "keys_sha256": b64url(item.asked.keys_sha256),
+        "tenant": tenant,
+    }
+    return {"type": "tdf", "id": item.asked.id, "properties": properties}
 
 
 def _answers(questions: Sequence[Question], answer: _Answer) -> list[Answer | None]:

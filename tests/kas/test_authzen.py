@@ -27,7 +27,8 @@ async def pdp(folder: Path, answer: Callable[[list[dict]], object]) -> AsyncIter
     calls: list[int] = []
 
     async def evaluations(request: web.Request) -> web.Response:
-        asked = (await request.json())["evaluations"]
+        body = await request.json()
+        asked = [body | item for item in body["evaluations"]]
         calls.append(len(asked))
         found = answer(asked)
         if isinstance(found, int):
@@ -70,6 +71,22 @@ async def test_questions_of_one_turn_are_one_call(tmp_path: Path):
 
     assert calls == [5]
     assert [answer.decision for answer in answers] == [f"jws-{n}" for n in range(5)]
+
+
+async def test_what_is_asked_while_the_pdp_is_busy_travels_together(tmp_path: Path):
+    """No third call is begun; what waits is one call once another has ended."""
+    async with pdp(tmp_path, permit) as (client, calls):
+        asking = []
+        for number in range(12):
+            asking.append(asyncio.create_task(client.ask(question(f"o{number}"))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        answers = await asyncio.gather(*asking)
+
+    assert calls[:2] == [1, 1]
+    assert sum(calls) == 12
+    assert len(calls) < 12
+    assert all(answer.decision.startswith("jws-") for answer in answers)
 
 
 async def test_one_bad_question_does_not_fail_its_neighbours(tmp_path: Path):
