@@ -11,10 +11,10 @@ import json
 import os
 import signal
 import sys
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from envelock_ledger.clock import system_clock
 from envelock_ledger.errors import LedgerError, LedgerUnavailableError
 from envelock_ledger.place import found
 from envelock_ledger.serve import Server
@@ -62,7 +62,7 @@ async def serve(data: Path, settings: LedgerSettings) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(Lock(place.lock).release)
         signer = found(place, os.urandom)
-        writer = await Writer.start(place, signer, clock_us)
+        writer = await Writer.start(place, signer, system_clock())
         stack.push_async_callback(writer.aclose)
         scratch = place.folder / SCRATCH
         make_folder(scratch)
@@ -83,11 +83,6 @@ async def serve(data: Path, settings: LedgerSettings) -> None:
         _tune()
         print(json.dumps(ready), flush=True)  # noqa: T201 - the interface
         await stop.wait()
-
-
-def clock_us() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 def _tune() -> None:
