@@ -38,7 +38,7 @@ _FROM = click.option(
     "copy",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="Read a snapshot instead of the ledger of the data directory.",
+    help="Read a snapshot or an export instead of the ledger of the data directory.",
 )
 
 
@@ -60,7 +60,7 @@ def command() -> None:
 def verify(
     context: click.Context, path: Path | None, ledger_key: str | None, since: Path | None
 ) -> None:
-    """Verify a snapshot or a receipt, or the ledger of the data directory.
+    """Verify a snapshot, an export or a receipt, or the ledger of the data directory.
 
     Every record is hashed again. Exit code 6 when anything does not hold.
     """
@@ -148,6 +148,21 @@ def snapshot(console: Console, out: Path) -> None:
     with open_source(console.data, None) as source:
         source.snapshot(out)
     console.emit({"snapshot": str(out)}, [f"wrote {out}: check it with envelock ledger verify"])
+
+
+@command.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@_FROM
+@click.pass_obj
+def export(console: Console, out: Path, copy: Path | None) -> None:
+    """Write every record as a line of text: a copy that is verified without this program."""
+    from envelock_ledger.exporting import write_export  # noqa: PLC0415 - quick --help
+    from envelock_ledger.source import open_source  # noqa: PLC0415 - same
+
+    with open_source(console.data, copy) as source:
+        size = write_export(source.stored(), source.note, out)
+    hint = f"check it with ledger_verify.py export {out}, or envelock ledger verify {out}"
+    console.emit({"export": str(out), "size": size}, [f"wrote {out}, {size} records: {hint}"])
 
 
 def _chosen(source: "Source", which: str | None) -> "Iterator[Record]":

@@ -6,10 +6,12 @@ the root must be the one of the checkpoint that goes into the copy. Openings are
 names that were spent.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from envelock_ledger.errors import DamageError, LedgerUnavailableError
-from envelock_ledger.store import Batch, Head, Store
+from envelock_ledger.store import Batch, Head, Row
 from envelock_ledger.store.files import refuse_existing, settle
 from envelock_ledger.store.sqlite import SqliteStore
 from envelock_ledger.verify import Tally
@@ -17,10 +19,17 @@ from envelock_ledger.verify import Tally
 STEP = 256  # records between two batches
 
 
+class Rows(Protocol):
+    """Where records come from."""
+
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        """Records with `start <= index < stop`, in order."""
+
+
 class Copy:
     """One snapshot in the making; owned by the thread that owns *source*."""
 
-    def __init__(self, source: Store, head: Head, note: str, path: Path) -> None:
+    def __init__(self, source: Rows, head: Head, note: str, path: Path) -> None:
         """Begin a copy of the records that *note*, a signed checkpoint of *head*, covers.
 
         Raises:

@@ -12,6 +12,7 @@ from envelock_ledger.anchor import read_anchor
 from envelock_ledger.checkpoint import Checkpoint
 from envelock_ledger.copying import Copy
 from envelock_ledger.errors import DamageError, LedgerUnavailableError, LedgerUsageError, ProofError
+from envelock_ledger.exporting import import_export, is_export
 from envelock_ledger.merkle import Prover
 from envelock_ledger.nodes import StoredNodes
 from envelock_ledger.note import Note, VerifierKey
@@ -216,6 +217,10 @@ def _key_in(file: Path) -> str | None:
 
 
 def _copy(path: Path, stack: ExitStack) -> Stored:
+    if is_export(path):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="envelock-")))
+        import_export(path, folder / "ledger")
+        path = folder / "ledger"
     store = SqliteStore.read(path)
     stack.callback(store.close)
     note = store.checkpoint()
