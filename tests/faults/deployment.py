@@ -3,12 +3,18 @@
 import contextlib
 import os
 import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import orjson
+from faults.checker import Left, complaints
 
 from envelock import Client, EnvelockError
 from envelock.testing import Server
@@ -99,8 +105,32 @@ class Load:
                     self.receipts.append(receipt)
 
 
-def recorded_releases(receipts: list[str], ledger_key: str) -> list[str]:
-    """Record ids of the releases that clients saw; each receipt verifies."""
-    key = VerifierKey.parse(ledger_key)
-    fields = [Receipt.parse(text).verify(key).fields for text in receipts]
-    return [str(record["id"]) for record in fields]
+def checked(server: Server, load: Load) -> list[str]:
+    """Everything that is wrong with a deployment's ledger, given what readers were told."""
+    copy = server.data.parent / f"checked-{len(load.receipts)}.ledger"
+    run(server, "ledger", "snapshot", str(copy))
+    verified = run(server, "ledger", "verify", str(copy), "--ledger-key", server.ledger_key)
+    with sqlite3.connect(copy) as database:
+        records = [body for (body,) in database.execute("select body from entry order by idx")]
+        [(note,)] = database.execute("select note from checkpoint")
+    copy.unlink()
+    told = [Receipt.parse(text) for text in load.receipts]
+    left = Left(VerifierKey.parse(server.ledger_key), records, note)
+    unverified = [] if verified.returncode == 0 else [verified.stdout + verified.stderr]
+    return [*unverified, *not_releases(told), *complaints(told, left)]
+
+
+def not_releases(told: list[Receipt]) -> list[str]:
+    """Receipts that readers took for a release of theirs and that are none, or somebody else's."""
+    types = [orjson.loads(receipt.record)["typ"] for receipt in told]
+    wrong = [f"a receipt of a record of type {one}" for one in types if one != "release"]
+    indexes = Counter(receipt.index for receipt in told)
+    return wrong + [
+        f"record {n} served {times} readers" for n, times in indexes.items() if times > 1
+    ]
+
+
+def run(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line on a deployment."""
+    command = [sys.executable, "-m", "envelock", *arguments, "--data", str(server.data)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
