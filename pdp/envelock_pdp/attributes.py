@@ -113,7 +113,7 @@ def attribute_set(
     """Compile; every mapping's value must be defined, which the bundle has checked."""
     direct: dict[AttributeValue, list[Grant]] = {}
     for mapping in mappings:
-        direct.setdefault(mapping.grants, []).append(_grant(mapping))
+        direct.setdefault(mapping.grants, []).append(grant_of(mapping))
     grants: dict[AttributeValue, tuple[Grant, ...]] = {}
     for definition in definitions:
         above: list[Grant] = []
@@ -125,7 +125,8 @@ def attribute_set(
     return AttributeSet(tuple(definitions), tuple(mappings), grants, rules)
 
 
-def _grant(mapping: SubjectMapping) -> Grant:
+def grant_of(mapping: SubjectMapping) -> Grant:
+    """Whether *mapping* grants its value to the subject of some claims."""
     find = lookup(mapping.claim)
     if mapping.operator == "contains":
         return _containing(find, tuple(str(value) for value in mapping.values))

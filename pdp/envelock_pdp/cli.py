@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import click
 
@@ -12,6 +12,12 @@ from envelock_formats.canonical import Json
 if TYPE_CHECKING:
     from envelock_pdp.cases import Result
     from envelock_pdp.evaluate import Bundle
+    from envelock_pdp.explanation import ExplainedRule
+
+    Tried: TypeAlias = tuple[Path, Bundle, Result]
+
+
+_SHOWN_CASES = 8
 
 
 class Session(Protocol):
@@ -25,9 +31,26 @@ class Session(Protocol):
         ...
 
 
+class CaseUsageError(Exception):
+    """No case, or several, have the name that was typed."""
+
+    exit_code = 2
+    code = "usage"
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 @click.group()
 def command() -> None:
-    """Try policy bundles."""
+    """Try policy bundles before they are in force.
+
+    \b
+    Examples:
+      envelock policy test clinic
+      envelock policy explain clinic --case "temp at 03:00"
+    """  # noqa: D301 click's own mark for text that keeps its lines
 
 
 @command.command()
@@ -56,6 +79,82 @@ def test(context: click.Context, bundle: str, engine: str) -> None:
     session.emit({"bundles": [_json(policies, results) for _, policies, results in tried]}, lines)
     if not all(result.passed for _, _, results in tried for result in results):
         context.exit(1)
+
+
+@command.command()
+@click.argument("bundle")
+@click.option("--case", "name", metavar="NAME", help="The case; a part of its name will do.")
+@click.option(
+    "--rule", "uids", multiple=True, metavar="UID", help="Show this rule only. Repeatable."
+)
+@click.pass_context
+def explain(context: click.Context, bundle: str, name: str | None, uids: tuple[str, ...]) -> None:
+    """Explain why a case of BUNDLE came out as it did; without --case, each that fails.
+
+    \b
+    How to read it. A condition is true, false, or undefined: the value is absent, or of
+    another kind than the condition is about. An allow applies when all it says is true. A
+    deny applies unless something it says is false: what cannot be ruled out denies. The
+    decision goes through its steps, and the first that denies ends it:
+      1 home tenant   the caller's tenant owns the object, or `sharing` admits it
+      2 entitlement   every attribute asked for is held, by a mapping from the claims
+      3 denials       no deny applies
+      4 permits       an allow applies, where one is needed: no attribute is asked for,
+                      or the bundle says `rules = "required"`
+      5 dissem        the caller is named, if the object names anybody
+
+    \b
+    Examples:
+      envelock policy explain clinic --case "temp at 03:00"
+      envelock policy explain ./mine --case night --rule hours
+      envelock policy explain ./mine
+    """  # noqa: D301 click's own mark for text that keeps its lines
+    from envelock_pdp.explanation import explain_request  # noqa: PLC0415 keeps `--help` fast
+    from envelock_pdp.folder import find_bundles  # noqa: PLC0415 as above
+    from envelock_pdp.telling import as_object, told  # noqa: PLC0415 as above
+
+    tried = [(path, *_try(path, "envelock")) for path in find_bundles(_folder(bundle))]
+    every = [(path, policies, result) for path, policies, found in tried for result in found]
+    chosen = every if name is None else _named(every, name)
+    if name is None:
+        chosen = [item for item in every if not item[2].passed]
+    lines: list[str] = []
+    objects: list[Json] = []
+    for path, policies, result in chosen:
+        found = explain_request(policies, result.case.request, result.case.now)
+        found = replace(found, rules=_only(found.rules, uids))
+        lines += [""] * bool(lines) + told(result, found, f"{path.name}: " * (len(tried) > 1))
+        objects.append({"bundle": path.name, **as_object(result, found)})
+    if not chosen:
+        lines = [
+            f'all {len(every)} cases pass; explain one with --case "{every[0][2].case.name}"'
+            if every
+            else "there are no cases: write some to cases/*.json"
+        ]
+    session: Session = context.obj
+    session.emit({"cases": objects}, lines)
+
+
+def _named(every: "Sequence[Tried]", name: str) -> "Sequence[Tried]":
+    """The one case that *name* means: its whole name, or else a part that no other has.
+
+    Raises:
+        CaseUsageError: None, or several.
+    """
+    found = [item for item in every if item[2].case.name == name]
+    found = found or [item for item in every if name.lower() in item[2].case.name.lower()]
+    if len(found) == 1:
+        return found
+    listed = ", ".join(f'"{item[2].case.name}"' for item in (found or every)[:_SHOWN_CASES])
+    count = f"{len(found)} cases are" if found else "no case is"
+    raise CaseUsageError(f"{count} called {name!r}", f"there are: {listed}" if listed else "none")
+
+
+def _only(rules: "Sequence[ExplainedRule]", uids: Sequence[str]) -> "tuple[ExplainedRule, ...]":
+    if unknown := [uid for uid in uids if uid not in {rule.uid for rule in rules}]:
+        listed = ", ".join(rule.uid for rule in rules)
+        raise CaseUsageError(f"no rule is called {unknown[0]!r}", f"there are: {listed or 'none'}")
+    return tuple(rule for rule in rules if not uids or rule.uid in uids)
 
 
 def _folder(name: str) -> Path:

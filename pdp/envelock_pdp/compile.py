@@ -47,7 +47,7 @@ class Facts(NamedTuple):
 
 Check: TypeAlias = Callable[[Facts], Answer]
 _FIRST_ELEMENT = Facts._fields.index("subject")
-_TARGETS = ("resource_id", "subject_id", "action_id")  # most telling first
+TARGETS = ("resource_id", "subject_id", "action_id")  # most telling first
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,11 @@ class RuleSet:
 def compile_rules(rules: Sequence[Rule]) -> RuleSet:
     """Compile and index *rules*."""
     always = _Always([])
-    by_id = {name: _ById(Facts._fields.index(name)) for name in _TARGETS}
+    by_id = {name: _ById(Facts._fields.index(name)) for name in TARGETS}
     by_value: dict[tuple[Element, tuple[str, ...]], _ByValue] = {}
     for place, rule in enumerate(rules):
-        compiled = CompiledRule(place, rule.uid, rule.effect, rule.obligations, _check(rule))
-        target = next((name for name in _TARGETS if _telling(getattr(rule.targets, name))), None)
+        compiled = CompiledRule(place, rule.uid, rule.effect, rule.obligations, rule_check(rule))
+        target = next((name for name in TARGETS if _telling(getattr(rule.targets, name))), None)
         if target is not None:
             by_id[target].add(getattr(rule.targets, target), compiled)
         elif (key := _required_value(rule)) is not None:
@@ -200,10 +200,11 @@ def _required_value(rule: Rule) -> tuple[Element, tuple[str, ...], str] | None:
     return None
 
 
-def _check(rule: Rule) -> Check:
+def rule_check(rule: Rule) -> Check:
+    """Whether *rule* is met: its targets match, and its conditions hold."""
     targets = [
-        _target(Facts._fields.index(name), getattr(rule.targets, name))
-        for name in _TARGETS
+        target_check(name, getattr(rule.targets, name))
+        for name in TARGETS
         if "*" not in getattr(rule.targets, name)
     ]
     elements: list[Check] = []
@@ -211,13 +212,17 @@ def _check(rule: Rule) -> Check:
         blocks: tuple[Block, ...] = getattr(rule, element)
         if () in blocks:
             continue
-        parts = [[_at(element, path, found) for path, found in block] for block in blocks]
+        parts = [
+            [condition_check(element, path, found) for path, found in block] for block in blocks
+        ]
         # One block is part of the one conjunction; several are alternatives in it.
         elements += parts[0] if len(parts) == 1 else [_any([_all(part) for part in parts])]
     return _all([*targets, *elements])
 
 
-def _target(slot: int, globs: Sequence[str]) -> Check:
+def target_check(target: str, globs: Sequence[str]) -> Check:
+    """Whether the id at *target*, such as `action_id`, matches one of *globs*."""
+    slot = Facts._fields.index(target)
     exact = frozenset(glob for glob in globs if literal_prefix(glob)[1])
     wild = [fnmatch.translate(glob) for glob in globs if glob not in exact]
     matches = re.compile("|".join(wild)).match if wild else None
@@ -229,7 +234,8 @@ def _target(slot: int, globs: Sequence[str]) -> Check:
     return check
 
 
-def _at(element: Element, path: tuple[str, ...], condition: Condition) -> Check:
+def condition_check(element: Element, path: tuple[str, ...], condition: Condition) -> Check:
+    """What *condition* answers about the value at *path* of *element*."""
     slot, find = _slot(element), lookup(path)
     match condition:
         case Single():
@@ -239,10 +245,10 @@ def _at(element: Element, path: tuple[str, ...], condition: Condition) -> Check:
             other_slot, find_other = _slot(other_element), lookup(other_path)
             return _comparison(conditions.COMPARED[name], slot, find, other_slot, find_other)
         case Logical("Not", (inner,)):
-            check = _at(element, path, inner)
+            check = condition_check(element, path, inner)
             return lambda facts: conditions.negation(check(facts))
         case Logical(name, parts):
-            checks = [_at(element, path, part) for part in parts]
+            checks = [condition_check(element, path, part) for part in parts]
             return _all(checks) if name == "AllOf" else _any(checks)
 
 

@@ -110,7 +110,7 @@ def evaluate(bundle: Bundle, request: AccessRequest, now: int) -> Outcome:
         return Outcome(permit=False, reason=f"tenant not admitted: {request.tenant}")
     claims = {**request.claims, "tenant": request.tenant}
     entitlements = bundle.attributes.entitlements(claims, request.policy.attributes)
-    applying = bundle.rules.applying(_facts(bundle, request, claims, now))
+    applying = bundle.rules.applying(facts_of(bundle, request, now))
     permits = tuple(rule.uid for rule in applying if rule.effect == "allow")
     denials = tuple(rule.uid for rule in applying if rule.effect == "deny")
     ground = _denial(bundle, request, entitlements, permits, denials)
@@ -140,12 +140,12 @@ def _denial(
         return f"rule: {denials[0]}"
     if not permits and (bundle.rules_required or not entitlements):
         return "rules: none applies"
-    if request.policy.dissem and not _named(request):
+    if request.policy.dissem and not named(request):
         return "dissem"
     return None
 
 
-def _named(request: AccessRequest) -> bool:
+def named(request: AccessRequest) -> bool:
     """Whether `dissem` names the subject, or its address unless the issuer calls it unverified."""
     email = request.claims.get("email")
     if request.subject in request.policy.dissem:
@@ -154,12 +154,13 @@ def _named(request: AccessRequest) -> bool:
     return verified and isinstance(email, str) and email in request.policy.dissem
 
 
-def _facts(bundle: Bundle, request: AccessRequest, claims: Mapping[str, object], now: int) -> Facts:
+def facts_of(bundle: Bundle, request: AccessRequest, now: int) -> Facts:
+    """What rules are asked about *request*."""
     return Facts(
         subject_id=request.subject,
         resource_id=request.object_id,
         action_id=request.action,
-        subject=claims,
+        subject={**request.claims, "tenant": request.tenant},
         resource=_resource(bundle, request.policy),
         action={},
         context=_context(request, now),
