@@ -23,7 +23,11 @@ from envelock_ledger.note import VerifierKey
 from envelock_ledger.remote import LedgerClient
 
 PATIENCE = 0.5  # seconds, in place of the real client's
-BOUND = 30.0  # seconds within which a client of a deployment hears
+BOUNDS = {  # seconds within which a client of a deployment hears, its three attempts included
+    "envelock_pdp": 30.0,
+    "envelock_ledger": 45.0,
+    "envelock_kas": 120.0,
+}
 
 
 @contextlib.contextmanager
@@ -82,7 +86,7 @@ async def append_around(data: Path, pid: int, key: VerifierKey) -> tuple:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("module", ["envelock_ledger", "envelock_pdp", "envelock_kas"])
+@pytest.mark.parametrize("module", BOUNDS)
 def test_a_deployment_fails_closed_in_time_and_recovers(module):
     """No key while a part of it is stopped; afterwards everything opens, and nothing is lost."""
     with server(workers=2) as running:
@@ -101,7 +105,7 @@ def test_a_deployment_fails_closed_in_time_and_recovers(module):
         opened = client.decrypt(sealed)
         wrong = checked(running, load)
 
-    assert took < BOUND
+    assert took < BOUNDS[module]
     assert released == 0
     assert opened == PLAIN
     assert wrong == []
