@@ -189,6 +189,7 @@ def _decision(found: Explanation) -> list[str]:
     lines.append(f"{_word(permit=outcome.permit)}: {outcome.reason}")
     if outcome.obligations:
         lines.append(f"obligations: {', '.join(outcome.obligations)}")
+        lines.append("the KAS can see to none of them, so it releases nothing")
     return lines
 
 

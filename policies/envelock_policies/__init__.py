@@ -1,7 +1,8 @@
 """Example policy bundles, each with the cases that it must decide.
 
 `clinic` is what the first `up` copies to its data directory. `saas` holds two bundles, one for each
-tenant of a shared service: `acme` admits callers of `globex`, and not the other way.
+tenant of a shared service: `acme` admits callers of `globex`, and not the other way. `coalition`
+holds those of two organisations that share: each says itself what the other opens of its data.
 """
 
 from pathlib import Path

@@ -15,6 +15,8 @@ PRINTS = {
     "04_many_at_once.py": "opened: 20 rows, all as they were: True\n",
     "05_seal_online.py": "opened: negative\nkey: clinic:notes:",
     "06_verify_a_receipt.py": "record ",
+    "07_two_organisations.py": "sol reads: for both\nsol is refused: r-",
+    "08_a_split_key.py": "alone: the file names key access server 'https://kas.lab.example',",
 }
 
 

@@ -107,7 +107,7 @@ def test_an_unknown_bundle_names_the_shipped_ones():
     with pytest.raises(BundleError) as caught:
         _run("no-such-bundle")
 
-    assert caught.value.hint == "shipped bundles: clinic, saas"
+    assert caught.value.hint == "shipped bundles: clinic, coalition, saas"
 
 
 def test_a_folder_of_bundles_is_tried_whole():

@@ -211,10 +211,11 @@ class TestReading:
             allow, {"name": "n", "claims": {"sub": "a", "tenant": "clinic"}, "expect": "permit"}
         )
 
-        assert lines[-3:] == [
+        assert lines[-4:] == [
             "             permit         6 decision     nothing denied it",
             "             permit: rule: r",
             "             obligations: log",
+            "             the KAS can see to none of them, so it releases nothing",
         ]
 
     @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from envelock_pdp.cases import never_decided, read_cases, read_people, run_cases
 from envelock_pdp.evaluate import evaluate
 from envelock_pdp.folder import find_bundles, read_all_files
 
-BUNDLES = ["clinic", "saas/acme", "saas/globex"]
+BUNDLES = ["clinic", "coalition/north", "coalition/south", "saas/acme", "saas/globex"]
 
 
 def _load(name):
@@ -63,7 +63,7 @@ def test_names_what_is_shipped():
     """`saas` is a folder of two bundles, one for each tenant."""
     found = find_bundles(envelock_policies.path("saas"))
 
-    assert envelock_policies.names() == ("clinic", "saas")
+    assert envelock_policies.names() == ("clinic", "coalition", "saas")
     assert [path.name for path in found] == ["acme", "globex"]
 
 
