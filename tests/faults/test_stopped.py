@@ -24,7 +24,7 @@ from envelock_ledger.remote import LedgerClient
 
 PATIENCE = 0.5  # seconds, in place of the real client's
 BOUNDS = {  # seconds within which a client of a deployment hears, its three attempts included
-    "envelock_pdp": 30.0,
+    "envelock_pdp": 45.0,
     "envelock_ledger": 45.0,
     "envelock_kas": 120.0,
 }

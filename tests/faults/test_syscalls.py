@@ -40,6 +40,7 @@ FAULTS = {
     "EROFS": "error=EROFS",
     "killed": "signal=SIGKILL",
 }
+SLOW = "delay_exit=200000"  # microseconds
 OF_A_SYNC = ("EIO", "killed")
 EVERY = [
     (part, call, fault)
@@ -66,11 +67,11 @@ class Run:
     finished: bool = False
 
 
-def struck(folder: Path, part: str, call: str, fault: str, number: int) -> Run:
-    """Run the target with one system call failing."""
+def struck(folder: Path, part: str, call: str, fault: str, when: str) -> Run:
+    """Run the target with a system call failing; *when* says which, as strace has it."""
     top, log = folder / "data", folder / "log"
     paths = [option for path in PARTS[part] for option in ("-P", str(top / path))]
-    inject = f"inject={call}:{FAULTS[fault]}:when={number}"
+    inject = f"inject={call}:{fault}:when={when}"
     options = [*paths, "-e", f"trace={call}", "-e", inject, "-o", str(log)]
     done = subprocess.run(
         command(options, "faults.target", top, "--batches", str(BATCHES)),
@@ -80,7 +81,7 @@ def struck(folder: Path, part: str, call: str, fault: str, number: int) -> Run:
         timeout=100,
     )
     calls = [line for line in log.read_text().splitlines() if f" {call}(" in line]
-    run = Run(done.returncode, len(calls) >= number)
+    run = Run(done.returncode, len(calls) >= int(when.rstrip("+")))
     for line in map(orjson.loads, done.stdout.splitlines()):
         run.told += [Receipt.parse(text) for text in line.get("receipts", [])]
         run.unknown += "unknown" in line
@@ -103,7 +104,7 @@ async def left_in(top: Path) -> tuple[World, Left]:
 def wrong_after(folder: Path, part: str, call: str, fault: str, number: int) -> list[str] | None:
     """What is wrong after the *number*th call failed; None when there is no such call."""
     folder.mkdir()
-    run = struck(folder, part, call, fault, number)
+    run = struck(folder, part, call, FAULTS[fault], str(number))
     if not run.struck:
         return None
     try:
@@ -147,3 +148,14 @@ def test_every_call_that_fails_loses_nothing(tmp_path, part, call, fault):
     require_strace()
 
     assert every(tmp_path, part, call, fault, itertools.count(1)) == []
+
+
+@pytest.mark.slow
+def test_a_slow_disk_only_takes_longer(tmp_path):
+    """Each sync takes a fifth of a second more: everything is acknowledged all the same."""
+    require_strace()
+    found = struck(tmp_path, "records", "fdatasync", SLOW, "1+")
+
+    assert found.struck
+    assert (found.code, found.unknown) == (0, 0)
+    assert len(found.told) == sum(target.BATCHES[:BATCHES])

@@ -445,6 +445,35 @@ class TestFiles:
 
         assert "ends at 20 records" in await refused(stopped)
 
+    @pytest.mark.parametrize(
+        ("name", "allowed"),
+        [("ledger.db-wal", {None, "all"}), ("disclosure.db-wal", {None, "all", "fewer openings"})],
+    )
+    async def test_a_log_that_was_cut_is_never_shorter_than_what_was_published(
+        self, stopped, tmp_path, name, allowed
+    ):
+        """Cut at any sector, it holds every record or the start is refused; openings may be lost.
+
+        What is lost opens nothing, never something else.
+        """
+        writer = await stopped.start()
+        for size in range(21, 29):
+            await writer.append([hiding(f"r-{size}", sub="ann")])
+        killed = tmp_path / "killed"
+        shutil.copytree(stopped.place.folder, killed)
+        await writer.aclose()
+        content = (killed / name).read_bytes()
+        for path in stopped.place.folder.iterdir():
+            path.unlink()
+        found = []
+        for cut in range(len(content) % 512, len(content) + 1, 512)[-40:]:
+            shutil.copytree(killed, stopped.place.folder, dirs_exist_ok=True)
+            (stopped.place.folder / name).write_bytes(content[:cut])
+            found.append(await what_opens(stopped))
+
+        assert set(found) <= allowed
+        assert found[-1] == "all"
+
     async def test_a_lost_key_refuses(self, stopped):
         """A key that is gone is not made again."""
         stopped.place.key_file.unlink()
@@ -513,6 +542,22 @@ class TestFiles:
         assert (size, world.signer.verifier) == (1, key)
 
 
+async def what_opens(world: World) -> str | None:
+    """What there is of eight records; None when the start is refused."""
+    try:
+        writer = await world.start()
+    except (DamageError, LedgerUnavailableError):
+        return None
+    found = [await writer.find(f"r-{size}") for size in range(21, 29)]
+    await writer.aclose()
+    if any(one is None for one in found):
+        return "fewer records"
+    opened = [world.verify(one).openings for one in found if one is not None]
+    if not all(openings in ({}, {"sub": "ann"}) for openings in opened):
+        return "other openings"
+    return "all" if all(opened) else "fewer openings"
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte, where this user may mount one."""
@@ -565,6 +610,31 @@ async def test_a_full_disk_stops_appends_until_there_is_space(small_disk, tmp_pa
     assert isinstance(outcome, Committed)
     assert 3 + acknowledged + 1 <= size <= 3 + acknowledged + 2  # one may have been durable
     assert world.verify(first).index == 2 + acknowledged
+
+
+async def test_a_read_only_disk_is_refused_until_it_is_writable(small_disk, tmp_path):
+    """Nothing is answered that could not be recorded, and nothing needs repair afterwards."""
+    usual = place_in(tmp_path)
+    world = World(replace(place_in(small_disk), anchor=usual.anchor, key_file=usual.key_file))
+    writer = await world.start()
+    await fill(writer, 5)
+    await writer.aclose()
+    remount(small_disk, "ro")
+    try:
+        reason = await refused(world, LedgerUnavailableError)
+    finally:
+        remount(small_disk, "rw")
+    writer = await world.start()
+    size = await writer.size()
+    await writer.aclose()
+
+    assert "ledger.db" in reason
+    assert size == 5
+
+
+def remount(folder: Path, how: str) -> None:
+    """Make a mounted file system read-only, or writable again."""
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
 def fill_up(path: Path) -> None:
