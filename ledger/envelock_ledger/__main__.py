@@ -1,6 +1,7 @@
 """The ledger's process: `python -m envelock_ledger --data DIR`.
 
-Prints one JSON line when it is ready, and one on stderr when it cannot be. SIGTERM ends it cleanly:
+Prints one JSON line when it is ready, and one on stderr when it cannot be, or when openings of its
+records are missing. SIGTERM ends it cleanly:
 what was accepted is finished and answered first.
 """
 
@@ -15,10 +16,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from envelock_ledger.clock import system_clock
-from envelock_ledger.errors import LedgerError, LedgerUnavailableError
+from envelock_ledger.erasing import Census
+from envelock_ledger.errors import DamageError, LedgerError, LedgerUnavailableError
+from envelock_ledger.operating import listen
 from envelock_ledger.place import found
 from envelock_ledger.serve import Server
-from envelock_ledger.settings import LedgerSettings, load, socket_path
+from envelock_ledger.settings import OPERATING_ROLE, LedgerSettings, load, socket_path
 from envelock_ledger.store.files import Lock, make_folder
 from envelock_ledger.writer import Writer
 from envelock_service.loop import run
@@ -75,14 +78,28 @@ async def serve(data: Path, settings: LedgerSettings) -> None:
             stack.callback(unbind, bound, path)
             await server.listen(bound, role)
         stack.push_async_callback(server.aclose)
+        operate = socket_path(data, OPERATING_ROLE)
+        bound = bind(operate)
+        stack.callback(unbind, bound, operate)
+        operators = await listen(bound, writer)
+        stack.callback(operators.close)
         ready = {
             "ready": "ledger",
             "ledger_key": str(signer.verifier),
             "size": await writer.size(),
         }
+        _warn(await writer.ask(lambda log: log.census()))
         _tune()
         print(json.dumps(ready), flush=True)  # noqa: T201 - the interface
         await stop.wait()
+
+
+def _warn(census: Census) -> None:
+    """Say on stderr when openings are gone that nobody erased; nothing depends on them."""
+    try:
+        census.check()
+    except DamageError as error:
+        print(json.dumps({"warning": str(error), "next": error.hint}), file=sys.stderr)  # noqa: T201 - the interface
 
 
 def _tune() -> None:

@@ -76,7 +76,8 @@ def verify(
         return
     with open_source(console.data, path) as source:
         known = _known(key, source, path)
-        report = verify_store(source.stored(), source.note, known, _since(since, known))
+        stored, earlier = source.stored(), _since(since, known)
+        report = verify_store(stored, source.note, known, earlier, source.census)
     if key is None:
         report.open(UNPINNED)
     _finish(context, report)
@@ -163,6 +164,30 @@ def export(console: Console, out: Path, copy: Path | None) -> None:
         size = write_export(source.stored(), source.note, out)
     hint = f"check it with ledger_verify.py export {out}, or envelock ledger verify {out}"
     console.emit({"export": str(out), "size": size}, [f"wrote {out}, {size} records: {hint}"])
+
+
+@command.command("erase-subject")
+@click.argument("issuer")
+@click.argument("subject")
+@click.option("--reason", metavar="TEXT", default="", help="Why; it is in the ledger for ever.")
+@click.pass_obj
+def erase_subject(console: Console, issuer: str, subject: str, reason: str) -> None:
+    """Forget who hides behind a subject's records, for good; that it was done is recorded.
+
+    Chain, tree, checkpoints and receipts verify as before.
+    """
+    from envelock_ledger.operating import erase  # noqa: PLC0415 - quick --help
+
+    erased = erase(console.data, [issuer, subject], reason)
+    told = f"erased the openings of {erased.openings} records, record {_list(erased.records)}"
+    lines = [told, "not reached: receipts, backups, and whatever was disclosed before"]
+    if not erased.openings:
+        lines = ["nothing erased: no opening names this subject"]
+    console.emit({"openings": erased.openings, "records": list(erased.records)}, lines)
+
+
+def _list(indexes: Iterable[int]) -> str:
+    return ", ".join(map(str, indexes))
 
 
 def _chosen(source: "Source", which: str | None) -> "Iterator[Record]":

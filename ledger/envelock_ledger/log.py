@@ -1,10 +1,12 @@
 """An opened ledger: one batch at a time, and questions about what is anchored."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from envelock_ledger.checkpoint import Checkpoint
 from envelock_ledger.commitments import Opening
 from envelock_ledger.entry import Committed, Outcome, Repeated
+from envelock_ledger.erasing import Census
 from envelock_ledger.errors import DamageError, LedgerUsageError
 from envelock_ledger.merkle import Prover, leaf_hash
 from envelock_ledger.note import Signer
@@ -12,7 +14,7 @@ from envelock_ledger.place import Opened
 from envelock_ledger.proof import Consistency, Receipt
 from envelock_ledger.sequence import Prepared, RepeatOf, Sequenced, Verdict
 from envelock_ledger.store import Batch, Head, Row, Store
-from envelock_ledger.store.disclosure import Disclosed
+from envelock_ledger.store.disclosure import Disclosed, Disclosures
 
 TOPIC_PAGE = 1000  # receipts
 RECORD_PAGE = 200  # records of at most 64 KiB, so that a page fits a frame
@@ -43,6 +45,21 @@ class Log:
     def store(self) -> Store:
         """The records."""
         return self._files.store
+
+    @property
+    def disclosures(self) -> Disclosures:
+        """What opens hidden fields."""
+        return self._files.disclosures
+
+    def census(self) -> Census:
+        """The openings: what was found when the files were opened, and erased since."""
+        found, erased = self._files.census, self.disclosures.erased()
+        return replace(
+            found,
+            kept=self.disclosures.size() - erased,
+            erased=erased,
+            recorded=found.recorded + erased - found.erased,
+        )
 
     def append(self, entries: Sequence[Prepared], now_us: int) -> list[Outcome]:
         """Decide on *entries*, make what was accepted durable, and return what became of each.
@@ -84,7 +101,7 @@ class Log:
         row = next(self.store.rows(index, index + 1), None)
         if row is None or row.number != index:
             raise DamageError(f"record {index} is missing", index=index, column="idx")
-        return self._receipt(row, self._files.disclosures.read(index), seen)
+        return self._receipt(row, self.disclosures.read(index), seen)
 
     def topic(self, name: str, since: int) -> list[Receipt]:
         """Receipts of a topic's records from *since* on, in order, one page."""

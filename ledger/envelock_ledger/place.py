@@ -8,6 +8,7 @@ The start gate, in order. Whatever fails is refused with the reason and nothing 
    and whose anchor line was not.
 4. The root at the anchor's size is the anchor's.
 5. Openings of records that were never committed are removed; the others belong to their records.
+   Openings that a record calls erased, and that a backup brought back, are erased again.
 6. The batch that was ahead is signed and anchored.
 """
 
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from envelock_ledger.anchor import Anchor, create_anchor, read_anchor
 from envelock_ledger.checkpoint import Checkpoint
+from envelock_ledger.erasing import Census, repeat_erasures, take_census
 from envelock_ledger.errors import DamageError
 from envelock_ledger.merkle import EMPTY_ROOT, Growth, leaf_hash
 from envelock_ledger.nodes import StoredNodes
@@ -85,6 +87,7 @@ class Opened:
     nodes: StoredNodes
     head: Head
     note: str  # the checkpoint of *head*, signed and anchored
+    census: Census  # of the openings, when it was opened
 
     def close(self) -> None:
         """Close every file."""
@@ -166,6 +169,7 @@ def _pass_gate(
         raise DamageError(f"root of {anchored.size} records is not the anchor's", _ROLLED_BACK)
     disclosures.collect(head.size)
     disclosures.check(tally.hides)
+    repeat_erasures(store, tally, disclosures)
     note = anchor.last.note
     if anchored.size != head.size:
         note = Checkpoint(signer.verifier.name, head.size, head.root).sign(signer)
@@ -179,6 +183,7 @@ def _pass_gate(
         nodes=nodes,
         head=head,
         note=note,
+        census=take_census(store, tally, disclosures),
     )
 
 

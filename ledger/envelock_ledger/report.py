@@ -1,14 +1,16 @@
 """What verification found, as lines for people and as one value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from envelock_formats.canonical import Json
+from envelock_formats.printable import printable
 from envelock_ledger.checkpoint import Checkpoint, open_checkpoint
+from envelock_ledger.erasing import Census
 from envelock_ledger.errors import DamageError, LedgerError, ProofError
 from envelock_ledger.note import VerifierKey
-from envelock_ledger.proof import Receipt
-from envelock_ledger.record import NO_TENANT
+from envelock_ledger.proof import Receipt, VerifiedRecord
+from envelock_ledger.record import NO_TENANT, parse
 from envelock_ledger.show import minute
 from envelock_ledger.store import Store
 from envelock_ledger.verify import Tally, check_genesis, compare_tables, examine
@@ -54,8 +56,26 @@ class Report:
         self.value["not_shown"] = list(self.not_shown)
 
 
-def verify_store(store: Store, note: str, key: VerifierKey, since: Since | None) -> Report:
-    """Verify the records that *note* covers, and everything beside them."""
+def _uncounted(_: Tally) -> None:
+    return None
+
+
+def verify_store(
+    store: Store,
+    note: str,
+    key: VerifierKey,
+    since: Since | None,
+    openings: Callable[[Tally], Census | None] = _uncounted,
+) -> Report:
+    """Verify the records that *note* covers, and everything beside them.
+
+    Args:
+        store: The records.
+        note: A signed checkpoint.
+        key: The log's pinned key.
+        since: An earlier checkpoint that the log must extend.
+        openings: Counts what opens hidden fields; None where that is not at hand.
+    """
     report = Report()
     try:
         checkpoint = open_checkpoint(note, key)
@@ -63,6 +83,8 @@ def verify_store(store: Store, note: str, key: VerifierKey, since: Since | None)
         _report_records(report, tally, key)
         if since is not None:
             _extends(report, since, tally)
+        if (census := openings(tally)) is not None:
+            _report_openings(report, census)
     except LedgerError as error:
         report.fail(error)
     report.open(COPY_OPEN)
@@ -77,7 +99,7 @@ def verify_receipt(receipt: Receipt, key: VerifierKey, since: Since | None) -> R
         size = found.checkpoint.size
         report.ok(
             f"record {found.index} of {size}: leaf, path, root {_short(found.checkpoint.root)},"
-            f" {len(found.openings)} hidden fields opened",
+            f" {_opened(found)}",
             {"index": found.index, "size": size, "root": found.checkpoint.root.hex()},
         )
         report.ok(f"checkpoint signed by {key.key_id.hex()}", {"origin": key.name})
@@ -115,6 +137,20 @@ def _report_records(report: Report, tally: Tally, key: VerifierKey) -> None:
         f"checkpoint of {minute(tally.sequenced_us)}, signed by {signer}",
         {"origin": key.name, "sequenced_us": tally.sequenced_us},
     )
+
+
+def _opened(found: VerifiedRecord) -> str:
+    hidden = parse(found.raw).envelope.commitments
+    text = f"{len(found.openings)} of {len(hidden)} hidden fields opened"
+    closed = ", ".join(sorted(hidden.keys() - found.openings.keys()))
+    return f"{text} (erased or not shown: {printable(closed)})" if closed else text
+
+
+def _report_openings(report: Report, census: Census) -> None:
+    census.check()
+    if census.erased:
+        text = f"openings of {census.erased} records erased, as records say; none is missing"
+        report.ok(text, {"erased": census.erased})
 
 
 def _extends(report: Report, since: Since, tally: Tally) -> None:

@@ -12,6 +12,7 @@ FILE = "envelock.toml"
 RUN = "run"
 WRITING_ROLE = "kas"
 READING_ROLE = "read"
+OPERATING_ROLE = "operate"  # of `operating`: neither reads nor appends records
 
 
 class RoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +53,10 @@ class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _standard_roles() -> dict[str, RoleSettings]:
-    writing = RoleSettings(append=True, openings=True, topics=[ANY], moves=[ANY])
+    # SECURITY: not the topic of erasures, or a key server could have the traces of what it did
+    # removed.
+    topics = ["key", "policy", "standing"]
+    writing = RoleSettings(append=True, openings=True, topics=topics, moves=[ANY])
     return {WRITING_ROLE: writing, READING_ROLE: RoleSettings()}
 
 

@@ -4,25 +4,29 @@ import asyncio
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from envelock_ledger.anchor import read_anchor
 from envelock_ledger.checkpoint import Checkpoint
 from envelock_ledger.copying import Copy
+from envelock_ledger.erasing import Census, take_census
 from envelock_ledger.errors import DamageError, LedgerUnavailableError, LedgerUsageError, ProofError
 from envelock_ledger.exporting import import_export, is_export
 from envelock_ledger.merkle import Prover
 from envelock_ledger.nodes import StoredNodes
 from envelock_ledger.note import Note, VerifierKey
+from envelock_ledger.operating import Count, Counted, ask
+from envelock_ledger.place import Place
 from envelock_ledger.proof import HEADER, Receipt
 from envelock_ledger.record import parse
 from envelock_ledger.remote import LedgerClient
-from envelock_ledger.settings import READING_ROLE, load, socket_path
+from envelock_ledger.settings import OPERATING_ROLE, READING_ROLE, load, socket_path
 from envelock_ledger.store import Head, Store
 from envelock_ledger.store.files import Lock
 from envelock_ledger.store.sqlite import SqliteStore
+from envelock_ledger.verify import Tally
 
 
 class Source(Protocol):
@@ -43,13 +47,16 @@ class Source(Protocol):
     def stored(self) -> Store:
         """All of it as a store, to be verified."""
 
+    def census(self, tally: Tally) -> Census | None:
+        """The openings, held against the records in *tally*; None of a copy, which has none."""
+
 
 class Stored:
     """A database file that nobody writes."""
 
-    def __init__(self, store: Store, note: str) -> None:
-        """Read *store* up to the size that *note* names."""
-        self.note, self._store = note, store
+    def __init__(self, store: Store, note: str, place: Place | None = None) -> None:
+        """Read *store* up to the size that *note* names; openings are those of *place*."""
+        self.note, self._store, self._place = note, store, place
         self._checkpoint = claimed(note)
         self.size = self._checkpoint.size
 
@@ -84,13 +91,20 @@ class Stored:
         """All of it as a store, to be verified."""
         return self._store
 
+    def census(self, tally: Tally) -> Census | None:
+        """The openings, held against the records in *tally*."""
+        if self._place is None:
+            return None
+        with closing(self._place.open_disclosures(create=False)) as disclosures:
+            return take_census(self._store, tally, disclosures)
+
 
 class Live:
     """The process that runs the ledger, asked over the socket of its reading role."""
 
-    def __init__(self, socket: Path, stack: ExitStack) -> None:
+    def __init__(self, socket: Path, operating: Path, stack: ExitStack) -> None:
         self._runner = stack.enter_context(asyncio.Runner())
-        self._stack, self._socket = stack, socket
+        self._stack, self._socket, self._operating = stack, socket, operating
         self._client = self._runner.run(self._connect())
         stack.callback(lambda: self._runner.run(self._client.aclose()))
         self.note = self._runner.run(self._client.head())
@@ -127,6 +141,11 @@ class Live:
         self.size = claimed(self.note).size
         return store
 
+    def census(self, tally: Tally) -> Census | None:  # noqa: ARG002 - the process has its own
+        """The openings, as the process found them when it started."""
+        answer = self._runner.run(ask(self._operating, Count()))
+        return answer.census if isinstance(answer, Counted) else None
+
 
 @contextmanager
 def open_source(data: Path, path: Path | None) -> Iterator[Source]:
@@ -151,12 +170,12 @@ def open_source(data: Path, path: Path | None) -> Iterator[Source]:
                 f"no ledger in {data}", "name a copy, or the data directory with --data"
             )
         if socket.exists() and _held(place.lock):
-            yield Live(socket, stack)
+            yield Live(socket, socket_path(data, OPERATING_ROLE), stack)
             return
         stack.callback(Lock(place.lock).release)
         store = SqliteStore.read(place.database)
         stack.callback(store.close)
-        yield Stored(store, read_anchor(place.anchor).note)
+        yield Stored(store, read_anchor(place.anchor).note, place)
 
 
 def read_receipt(path: Path) -> Receipt | None:

@@ -48,6 +48,11 @@ class Tally:
         """Whether the record at *index* was examined and has commitments."""
         return 0 <= index < self.size and bool(self._hiding[index >> 3] >> (index & 7) & 1)
 
+    @property
+    def hiding(self) -> int:
+        """How many of them have commitments."""
+        return int.from_bytes(self._hiding, "big").bit_count()
+
     def add(self, row: Row) -> None:
         """Examine the next record.
 

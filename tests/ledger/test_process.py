@@ -65,7 +65,7 @@ async def append(data: Path) -> object:
 
 
 def test_it_starts_says_so_and_stops_cleanly(tmp_path):
-    """One ready line, sockets for both roles, nothing left behind at the end."""
+    """One ready line, sockets for every role, nothing left behind at the end."""
     with running(tmp_path) as (process, ready):
         outcome = asyncio.run(append(tmp_path))
         modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()}
@@ -76,7 +76,7 @@ def test_it_starts_says_so_and_stops_cleanly(tmp_path):
     assert ready["size"] == 1
     assert str(ready["ledger_key"]).startswith("envelock-")
     receipt(outcome).verify(VerifierKey.parse(str(ready["ledger_key"])))
-    assert modes == {"ledger-kas.sock": 0o600, "ledger-read.sock": 0o600}
+    assert modes == {f"ledger-{role}.sock": 0o600 for role in ("kas", "operate", "read")}
     assert (code, noise) == (0, "")
     assert list((tmp_path / "run").iterdir()) == []
     assert not list(tmp_path.rglob("*-wal"))
@@ -143,7 +143,7 @@ def test_settings_place_the_files_and_the_roles(tmp_path):
     assert (tmp_path / "l" / "ledger.db").exists()
     assert (tmp_path / "far" / "a").exists()
     assert (tmp_path / "s" / "k").stat().st_mode & 0o777 == 0o600
-    assert names == ["ledger-kas.sock", "ledger-pdp.sock", "ledger-read.sock"]
+    assert names == [f"ledger-{role}.sock" for role in ("kas", "operate", "pdp", "read")]
 
 
 async def press(

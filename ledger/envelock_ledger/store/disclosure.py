@@ -1,15 +1,16 @@
 """The openings of commitments, in a file of their own that can forget.
 
 A row opens one record: a scheme byte and what follows. Scheme 0 is what `record.seal_openings`
-encodes, readable by whoever reads the file. Rows are committed before the records that they open,
-so a crash leaves rows without a record, never the reverse; `collect` removes them at start.
+encodes, readable by whoever reads the file; 255 stands alone, for openings that were erased. Rows
+are committed before the records that they open, so a crash leaves rows without a record, never the
+reverse; `collect` removes them at start.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from envelock_ledger.commitments import Opening
 from envelock_ledger.errors import DamageError, LedgerUnavailableError, RecordError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PLAIN = 0  # scheme byte
+ERASED = b"\xff"
 Disclosed = tuple[int, bytes]  # index of the record, and its encoded openings
 
 
@@ -71,20 +73,35 @@ class Disclosures:
             found = self._connection.execute(
                 "SELECT openings FROM disclosure WHERE idx = ?", (index,)
             ).fetchone()
-        if found is None:
+        if found is None or found[0] == ERASED:
             return ()
-        if type(found[0]) is not bytes or found[0][:1] != bytes([PLAIN]):
-            raise DamageError(f"openings of record {index}: unknown scheme")
-        try:
-            return unseal_openings(found[0][1:])
-        except RecordError as error:
-            raise DamageError(f"openings of record {index}: {error}") from error
+        return _unsealed(index, found[0])
+
+    def page(self, start: int, limit: int) -> list[tuple[int, tuple[Opening, ...]]]:
+        """Openings of the first *limit* records from index *start* on that still have some."""
+        sql = "SELECT idx, openings FROM disclosure WHERE idx >= ? AND openings != ? LIMIT ?"
+        found = self._all(sql, start, ERASED, limit)
+        return [(index, _unsealed(index, openings)) for index, openings in found]
+
+    def indexes(self) -> set[int]:
+        """Records that have openings, or had."""
+        return {index for (index,) in self._all("SELECT idx FROM disclosure")}
+
+    def size(self) -> int:
+        """How many records have openings, or had."""
+        [(size,)] = self._all("SELECT count(*) FROM disclosure")
+        return int(size)
+
+    def erased(self) -> int:
+        """How many records had openings."""
+        [(size,)] = self._all("SELECT count(*) FROM disclosure WHERE openings = ?", ERASED)
+        return int(size)
 
     def check(self, hiding: Callable[[int], bool]) -> None:
         """Look for rows that were lost, or that claim to open another record.
 
-        Not checked here: whether openings match; whoever verifies a receipt does. A record without
-        openings may have been erased.
+        Not checked here: whether openings match; whoever verifies a receipt does. Rows that are
+        missing are counted by `erasing`.
 
         Args:
             hiding: Whether the record at an index has commitments.
@@ -105,19 +122,27 @@ class Disclosures:
         """Remove what opens records at *size* and beyond, which were never committed."""
         return self._delete("DELETE FROM disclosure WHERE idx >= ?", size)
 
-    def erase(self, index: int) -> int:
-        """Forget what opens record *index*, in the file and in its write-ahead log.
+    def forget(self, indexes: Iterable[int]) -> None:
+        """Forget what opens the records at *indexes*, in the file and in its write-ahead log.
 
-        Copies that were disclosed or backed up are not reached.
-
-        Returns:
-            How many rows were forgotten.
+        That they had openings is kept. Copies that were disclosed or backed up are not reached.
         """
-        return self._delete("DELETE FROM disclosure WHERE idx = ?", index)
+        self._pin.check()
+        rows = [(ERASED, index) for index in indexes]
+        with self._errors():
+            run = self._connection.execute
+            run("BEGIN IMMEDIATE")
+            self._connection.executemany("UPDATE disclosure SET openings = ? WHERE idx = ?", rows)
+            run("COMMIT")
+            run("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
+
+    def _all(self, sql: str, *values: object) -> list[Any]:
+        with self._errors():
+            return self._connection.execute(sql, values).fetchall()
 
     def _delete(self, sql: str, value: int) -> int:
         with self._errors():
@@ -138,3 +163,12 @@ class Disclosures:
             raise LedgerUnavailableError(f"{self._path}: {error}") from error
         except sqlite3.Error as error:
             raise DamageError(f"{self._path}: {error}") from error
+
+
+def _unsealed(index: int, stored: object) -> tuple[Opening, ...]:
+    if not isinstance(stored, bytes) or stored[:1] != bytes([PLAIN]):
+        raise DamageError(f"openings of record {index}: unknown scheme")
+    try:
+        return unseal_openings(stored[1:])
+    except RecordError as error:
+        raise DamageError(f"openings of record {index}: {error}") from error
