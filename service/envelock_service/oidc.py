@@ -215,7 +215,8 @@ async def fetch_keys(issuer: str) -> dict[str, jose.VerifyingKey]:
     """Fetch an issuer's public keys by `kid`, through its discovery document.
 
     Raises:
-        FormatError: A document is malformed, too large, redirected, or of another issuer.
+        FormatError: A document is malformed, too large, redirected, or of another issuer, or its
+            keys are at no address that is to be trusted.
         aiohttp.ClientError, TimeoutError: It could not be fetched.
     """
     timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_SECONDS)
@@ -224,7 +225,10 @@ async def fetch_keys(issuer: str) -> dict[str, jose.VerifyingKey]:
         jwks_uri = discovery.get("jwks_uri")
         if discovery.get("issuer") != issuer or not isinstance(jwks_uri, str):
             raise FormatError("discovery document is of another issuer")
-        require_secure(jwks_uri)
+        try:
+            require_secure(jwks_uri)
+        except ValueError as error:
+            raise FormatError("discovery document names an address that is not secure") from error
         return read_jwks(await _document(session, jwks_uri))
 
 
