@@ -45,11 +45,12 @@ class FakePdp:
     decided: list[str] = field(default_factory=list)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Answer one question about one object."""
-        [question] = (await request.json())["evaluations"]
+        """Answer a call; a test that says how asks about one object."""
+        asked = await request.json()
+        questions = [asked | one for one in asked["evaluations"]]
         if self.answering is not None:
-            return await self.answering(self, request, question)
-        return web.json_response(self.answer(self.sign(question)))
+            return await self.answering(self, request, questions[0])
+        return web.json_response(self.answer(*map(self.sign, questions)))
 
     def sign(self, question: Question, *, permit: bool = True, **changes: object) -> str:
         """A decision on *question*; *changes* override what it says."""
@@ -69,12 +70,10 @@ class FakePdp:
         return signed
 
     @staticmethod
-    def answer(decision: str, *, permit: bool = True) -> dict[str, object]:
-        """The answer that carries *decision*."""
-        return {
-            "evaluations": [{"decision": permit, "context": {"decision": 0}}],
-            "context": {"decisions": [decision]},
-        }
+    def answer(*decisions: str) -> dict[str, object]:
+        """The answer that carries *decisions*."""
+        verdicts = [{"decision": True, "context": {"decision": n}} for n in range(len(decisions))]
+        return {"evaluations": verdicts, "context": {"decisions": decisions}}
 
 
 @pytest.fixture
@@ -325,14 +324,11 @@ async def test_a_pdp_that_stops_while_many_ask_starves_nobody_for_long(world: Wo
             return problem.code
         return "released"
 
-    async def honest(fake: FakePdp, _: web.Request, question: Question) -> web.Response:
-        return web.json_response(fake.answer(fake.sign(question)))
-
     pdp.answering = silence
     asked = time.monotonic()
     codes = [await asyncio.gather(*map(ask, people))]
     took = time.monotonic() - asked
-    pdp.answering = honest
+    pdp.answering = None
     codes += [[await ask(person) for person in people]]
 
     assert codes == [["pdp_unavailable"] * 50, ["released"] * 50]
