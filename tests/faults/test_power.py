@@ -57,7 +57,7 @@ class Recording:
 
 
 def record(folder: Path, *, weak: str = "") -> Recording:
-    """Record a ledger that is founded, killed and, unless it is *weak*, started again and stopped."""
+    """Record a ledger that is founded and killed; one that is not *weak* starts again and stops."""
     require_strace()
     weakness = ["--weak", weak] if weak else []
     top, log = folder / "traced", folder / "log"
