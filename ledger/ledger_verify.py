@@ -4,10 +4,10 @@
     python3 ledger_verify.py receipt A.tlog-proof [KEPT ...] --key KEY [--json]
     python3 ledger_verify.py history KEPT ...                --key KEY [--json]
 
-KEY is the log's verifier key, as its owner published it; never take it from what you verify. A KEPT
-file holds what somebody got from this log at another time: signed checkpoints one after another, a
-receipt, an anchor, or another export, whose checkpoint counts. Exit codes: 0 verifies, 6 does not,
-4 a file cannot be read, 2 usage. Written from docs/formats.md; shares no code with the ledger.
+KEY is the log's verifier key, as its owner published it; never take it from what you verify. KEPT
+files hold what somebody got from this log at another time: signed checkpoints one after another, a
+receipt, an anchor, or an export, whose checkpoint counts. Exit codes: 0 verifies, 6 does not, 4 a
+file cannot be read, 2 usage. Written from docs/formats.md; shares no code with the ledger.
 """
 
 import argparse
@@ -83,11 +83,12 @@ def canonical(value: object) -> bytes:  # of what `strict` returned, in order al
 
 
 def check_value(value: object, depth: int = 0) -> None:
-    need(depth <= DEPTH and not isinstance(value, float), "a fraction, or too deep")
-    need(not isinstance(value, int) or abs(value) <= LARGEST, "a number too large")
-    if isinstance(value, dict | list):
+    if isinstance(value, (dict, list)):
+        need(depth < DEPTH, "JSON that is too deep")
         for one in value.values() if isinstance(value, dict) else value:
             check_value(one, depth + 1)
+    elif isinstance(value, (int, float)):
+        need(isinstance(value, int) and abs(value) <= LARGEST, "a fraction, or a number too large")
 
 
 def strict(raw: bytes) -> Any:  # noqa: ANN401 - any JSON
@@ -112,9 +113,9 @@ def split(size: int) -> int:  # the largest power of two below it
 def envelope(raw: bytes) -> dict[str, Any]:
     """Check the fields that every record has."""
     need(len(raw) <= MAX_RECORD, "is too long")
-    record: Any = strict(raw)
-    if not isinstance(record, dict) or not all(map(FIELD.match, record)):
-        raise BadError("is no object, or has a name that no record has")
+    record = strict(raw)
+    need(isinstance(record, dict), "is no object")
+    need(all(map(FIELD.match, record)), "has a name that no record has")
     numbers = [record.get("_of", 0), *(record.get(name) for name in ("_i", "_t", "_tq", "ts", "v"))]
     need(all(type(one) is int and one >= 0 for one in numbers), "has a missing or malformed number")
     need(record["v"] == 1, "is of another version")
@@ -166,8 +167,7 @@ class Records:
         told = [record.get(name) for name in ("typ", "id", "origin", "ledger_key", "schema", "tn")]
         genesis = ["ledger.genesis", "genesis", self.key.name, self.key.text, 1, "-"]
         need(index or told == genesis, "is not the genesis of this log and key")
-        own = index and record["typ"].startswith("ledger.")
-        need(not own, "is of a type that only the ledger writes, and unknown here")
+        need(not index or not record["typ"].startswith("ledger."), "is of an unknown ledger type")
         if (record["typ"], record.get("topic")) == ("subject.erased", "erasure"):
             marks: Any = record.get("marks")
             need(isinstance(marks, list), "erases nothing")
@@ -330,7 +330,8 @@ def verify_export(path: Path, key: Key, kept: list[Checkpoint]) -> Told:
         need(not file.read(1), f"{where}: more follows than was signed")
     root, marks = records.root(0, size), records.marks
     need(root == signed.root, f"{where}: the root of these {size} records is not what was signed")
-    ok = [f"{size} records: leaves, chain, {len(records.tenants)} tenant chains, time, fences"]
+    tenants = len(records.tenants.keys() - {"-"})
+    ok = [f"{size} records: leaves, chain, {tenants} tenant chains, time, fences"]
     ok.append(f"their root {root.hex()} was signed by {key.name}+{key.key_id.hex()}")
     ok += [f"record {at} erased {count} openings" for at, count in Counter(marks.values()).items()]
     for one in kept:
@@ -361,8 +362,7 @@ def verify_receipt(path: Path, key: Key, kept: list[Checkpoint]) -> Told:
 def verify_history(kept: list[Checkpoint]) -> Told:
     firsts: dict[int, Checkpoint] = {}
     for one in kept:
-        first = firsts.setdefault(one.size, one)
-        compare(one, first, first.root)
+        compare(one, first := firsts.setdefault(one.size, one), first.root)
     most = f"{len(kept)} checkpoints, up to {max(firsts, default=0)} records"
     unseen = ["that one size grew out of another: give them beside an export", OTHERS]
     return [f"{most}: all are signed, and no two of one size differ"], unseen

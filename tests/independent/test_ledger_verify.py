@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from envelock_formats.canonical import encode
 from envelock_ledger.checkpoint import Checkpoint
 from envelock_ledger.exporting import write_export
 from envelock_ledger.merkle import leaf_hash, root_of
+from envelock_ledger.proof import Receipt
 from envelock_ledger.store.sqlite import SqliteStore
 
 ROOT = PROGRAM.parents[1]
@@ -273,6 +275,154 @@ def test_a_changed_receipt_is_refused(made, tmp_path, key, change):
     (tmp_path / "r").write_bytes(content.replace(*RECEIPTS[change], 1))
 
     assert audit("receipt", tmp_path / "r", key=key).code == 6
+
+
+def receipt_of(made: Path, tmp_path: Path, change: Callable[[dict], object]) -> Path:
+    """The receipt with another `extra`."""
+    head, line, rest = (made / "r.tlog-proof").read_text().split("\n", 2)
+    extra = json.loads(base64.b64decode(line.removeprefix("extra ")))
+    text = base64.b64encode(encode(change(extra)))
+    path = tmp_path / "r"
+    path.write_text(f"{head}\nextra {text.decode()}\n{rest}")
+    return path
+
+
+EXTRAS = {
+    "another version": lambda extra: extra | {"v": 2},
+    "no version": lambda extra: {name: extra[name] for name in ("record", "openings")},
+    "a list": lambda extra: [extra],
+    "no record": lambda extra: {name: extra[name] for name in ("openings", "v")},
+    "a record that is not text": lambda extra: extra | {"record": 1},
+    "a record in another spelling": lambda extra: extra | {"record": extra["record"] + "="},
+    "no openings": lambda extra: {name: extra[name] for name in ("record", "v")},
+    "openings in a list": lambda extra: extra | {"openings": []},
+    "a salt alone": lambda extra: extra | {"openings": {"sub": extra["openings"]["sub"][:1]}},
+    "a value too many": lambda extra: extra | {"openings": {"sub": [*extra["openings"]["sub"], 1]}},
+    "an opening that is text": lambda extra: extra | {"openings": {"sub": "ab"}},
+    "another value": lambda extra: extra | {"openings": {"sub": [extra["openings"]["sub"][0], 1]}},
+    "a long salt": lambda extra: extra | {"openings": {"sub": ["A" * 24, 1]}},
+    "a field that is not hidden": lambda extra: extra | {"openings": {"x": ["A" * 22 + "==", 1]}},
+}
+
+
+@pytest.mark.parametrize("change", EXTRAS)
+def test_another_extra_is_refused(made, tmp_path, key, change):
+    """What is in a receipt beside the proof is held to the record, or refused."""
+    assert audit("receipt", receipt_of(made, tmp_path, lambda extra: extra), key=key).code == 0
+
+    found = audit("receipt", receipt_of(made, tmp_path, EXTRAS[change]), key=key)
+
+    assert found.code == 6
+
+
+def test_a_record_that_says_it_is_another_is_refused(made, tmp_path, key):
+    """A tree in which a record stands where it does not belong."""
+    record = json.loads((made / "x.jsonl").read_bytes().splitlines()[-1])["record"]
+    body = encode(record)
+    signer = World(place_in(made)).signer
+    note = Checkpoint(signer.verifier.name, 1, leaf_hash(body)).sign(signer)
+    lie = Receipt(index=0, record=body, openings={}, path=(), checkpoint=note)
+    (tmp_path / "r").write_text(lie.text())
+
+    found = audit("receipt", tmp_path / "r", key=key)
+
+    assert found.fails == "r: the path is of another record"
+
+
+def test_a_record_that_is_too_long_is_refused(made, tmp_path, key):
+    """65,535 bytes, and not one more."""
+    last = json.loads((made / "x.jsonl").read_bytes().splitlines()[-1])["record"]
+    room = 65_535 - len(encode(last | {"zz": ""}))
+
+    longest = ending_in(made, tmp_path, encode(last | {"zz": "x" * room}))
+    fits = audit("export", longest, key=key)
+    over = audit("export", exported(made, tmp_path, {"zz": "x" * (room + 1)}), key=key)
+
+    assert fits.code == 0
+    assert "record 8: is too long" in over.fails
+
+
+def test_json_has_sixteen_levels(made, tmp_path, key):
+    """The record itself is one of them."""
+    deep: list = []
+    for _ in range(14):
+        deep = [deep]
+
+    assert audit("export", exported(made, tmp_path, {"z": deep}), key=key).code == 0
+    assert audit("export", exported(made, tmp_path, {"z": [deep]}), key=key).code == 6
+
+
+def test_more_than_was_signed_is_refused(made, tmp_path, key):
+    """Not a line after the last, nor an empty one."""
+    content = (made / "x.jsonl").read_bytes()
+    for more in (b"\n", b" ", content.splitlines(keepends=True)[-1]):
+        (tmp_path / "x").write_bytes(content + more)
+
+        assert audit("export", tmp_path / "x", key=key).fails == "x: more follows than was signed"
+
+
+def test_what_was_kept_may_not_be_endless(tmp_path, key):
+    """16 MiB of checkpoints are enough for anybody."""
+    with (tmp_path / "endless").open("wb") as file:
+        file.truncate(20 << 20)
+
+    assert audit("history", tmp_path / "endless", key=key).fails == "endless: too long"
+    assert audit("export", tmp_path / "endless", key=key).code == 6
+    assert audit("receipt", tmp_path / "endless", key=key).code == 6
+
+
+def test_texts_that_are_signed_and_are_no_checkpoint_are_refused(made, tmp_path, key):
+    """Another origin, an impossible size, an empty tree with a root, other lines."""
+    signer = World(place_in(made)).signer
+    name, root = signer.verifier.name, base64.b64encode(bytes(32)).decode()
+    texts = [
+        f"other\n1\n{root}\n",
+        f"{name}\n{2**53}\n{root}\n",
+        f"{name}\n0\n{root}\n",
+        f"{name}\n01\n{root}\n",
+        f"{name}\n+1\n{root}\n",
+        f"{name}\n\u0661\n{root}\n",
+        f"{name}\n1\n{root[:-4]}\n",
+        f"{name}\n1\n{root[:-2]}B=\n",
+        f"{name}\n1\n{root}\nmore\n",
+        f"{name}\n1\n",
+    ]
+    for text in texts:
+        head = encode({"checkpoint": signer.sign(text), "format": "envelock-export/1"})
+        (tmp_path / "x").write_bytes(head + b"\n")
+
+        assert audit("export", tmp_path / "x", key=key).code == 6, text
+        assert audit("history", tmp_path / "x", key=key).code == 6, text
+
+
+FIRST_LINES = {
+    "more members": {"checkpoint": "", "format": "envelock-export/1", "more": 1},
+    "fewer": {"checkpoint": ""},
+    "a number": {"checkpoint": 1, "format": "envelock-export/1"},
+    "no signature": {"checkpoint": "a\n0\nb\n", "format": "envelock-export/1"},
+    "a control character": {"checkpoint": "a\r\n0\n\n— a b\n", "format": "envelock-export/1"},
+}
+
+
+@pytest.mark.parametrize("change", FIRST_LINES)
+def test_another_first_line_is_refused(tmp_path, key, change):
+    """It is the one thing that an export says of itself."""
+    (tmp_path / "x").write_bytes(encode(FIRST_LINES[change]) + b"\n")
+
+    assert audit("export", tmp_path / "x", key=key).code == 6
+
+
+@pytest.mark.parametrize("marks", [None, "a", [1], ["a"], ["A" * 32], {}])
+def test_a_malformed_erasure_is_refused(made, tmp_path, key, marks):
+    """A record of the topic says which openings went, or it is none."""
+    erasure = {"typ": "subject.erased", "topic": "erasure"}
+    good = exported(made, tmp_path, erasure | {"marks": ["a" * 32, "b" * 32]})
+    assert "record 8 erased 2 openings" in audit("export", good, key=key).holds
+
+    bad = exported(made, tmp_path, erasure | {"marks": marks})
+
+    assert audit("export", bad, key=key).code == 6
+    assert audit("export", exported(made, tmp_path, {"typ": "subject.erased"}), key=key).code == 0
 
 
 def test_what_steers_a_terminal_is_written_out(made, tmp_path, key):

@@ -111,7 +111,7 @@ def test_the_command_writes_it_for_the_other_program(made, shell, tmp_path):
 
     assert line.startswith(f"wrote {tmp_path / 'x.jsonl'}, 300 records: ")
     assert found.code == 0
-    assert found.holds[0] == "300 records: leaves, chain, 3 tenant chains, time, fences"
+    assert found.holds[0] == "300 records: leaves, chain, 2 tenant chains, time, fences"
     assert shell.error("export", tmp_path / "x.jsonl", "--from", made / "copy").exit_code == 2
 
 

@@ -96,7 +96,7 @@ async def test_an_honest_ledger_satisfies_everybody(rogue, kept):
 
     assert await rogue.starts()
     assert (alone.code, checked.code) == (0, 0)
-    assert alone.holds[0] == "20 records: leaves, chain, 4 tenant chains, time, fences"
+    assert alone.holds[0] == "20 records: leaves, chain, 3 tenant chains, time, fences"
     assert "extends early.checkpoint: 8 records, none rewritten" in checked.holds
     assert alone.cannot_conclude == [
         "that no record after these 20 was dropped: no later checkpoint was shown",
