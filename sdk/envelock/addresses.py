@@ -1,5 +1,6 @@
 """Addresses of servers: one spelling each, so that an allowlist is a comparison of texts."""
 
+import ipaddress
 from urllib.parse import urlsplit
 
 from envelock.errors import ConfigError
@@ -12,7 +13,7 @@ def origin(url: str) -> str:
 
     SECURITY: what this accepts may be compared as text. Anything that parsers read in two ways is
     refused: user information, a fragment, backslashes, white space, characters beyond ASCII, a host
-    with a trailing dot.
+    with a trailing dot, port zero.
 
     Raises:
         ConfigError: Not a plain http(s) URL.
@@ -25,7 +26,7 @@ def origin(url: str) -> str:
         plain_text = False
     if not plain_text or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"{url[:200]!r} is not a plain address of a key access server")
-    if parts.hostname.endswith("."):
+    if parts.hostname.endswith(".") or port == 0:
         raise ConfigError(f"{url[:200]!r} is not a plain address of a key access server")
     default = 443 if parts.scheme == "https" else 80
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -44,3 +45,13 @@ def private_origin(url: str) -> str:
             f"{found} is not https", hint="secrets are sent by https, or by http on loopback only"
         )
     return found
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address in text, as a socket tells it, is this machine's own."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback

@@ -244,7 +244,9 @@ class Session:
                 "this KAS names no decision point to look attributes up at",
                 hint="name attributes in full: NAMESPACE/NAME=VALUE",
             )
-        done = yield from self._asked("GET", f"{ours.pdp}/v1/attributes", b"", "attributes")
+        # SECURITY: the KAS names who is shown the token, so not somebody on a line in the clear.
+        pdp = private_origin(ours.pdp)
+        done = yield from self._asked("GET", f"{pdp}/v1/attributes", b"", "attributes")
         attributes = _read(done.reply, Attributes, "attributes")
         self._keep("attributes", attributes)
         return attributes

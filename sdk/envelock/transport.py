@@ -2,19 +2,27 @@
 
 No redirect is followed, no proxy or `.netrc` of the environment is used, an answer is read to a
 cap, and one that does not come, or not in time, is a `Reply` with status 0.
+
+SECURITY: plain HTTP is for loopback, and a name such as `localhost` is what a resolver makes of it.
+So a plain connection whose other end is not on this machine is closed before a byte is sent. With
+TLS the certificate says whose the other end is.
 """
 
 import asyncio
 import os
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from envelock.addresses import is_loopback
 from envelock.exchange import Call, Reply
 
 if TYPE_CHECKING:
     import aiohttp
     import urllib3
+    from aiohttp.abc import ResolveResult
+    from urllib3.connection import HTTPConnection
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
@@ -22,6 +30,7 @@ MAX_ANSWER = 16 * 1024 * 1024
 CHUNK_SIZE = 64 * 1024
 POOL_SIZE = 32
 USER_AGENT = "envelock"
+LOCALHOST = "localhost"  # the one name that plain HTTP may go to
 
 
 class SyncTransport:
@@ -79,6 +88,8 @@ class SyncTransport:
             if self._pool is None or self._pid != os.getpid():
                 timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=self._read_seconds)
                 self._pool = urllib3.PoolManager(maxsize=POOL_SIZE, retries=False, timeout=timeout)
+                pools = dict(self._pool.pool_classes_by_scheme)
+                self._pool.pool_classes_by_scheme = pools | {"http": _loopback_pool()}
                 self._pid = os.getpid()
             return self._pool
 
@@ -95,7 +106,9 @@ class AsyncTransport:
 
         if self._session is None:
             timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, total=READ_SECONDS)
-            self._session = aiohttp.ClientSession(timeout=timeout, trust_env=False)
+            self._session = aiohttp.ClientSession(
+                connector=_connector(), timeout=timeout, trust_env=False
+            )
         try:
             async with self._session.request(
                 call.method,
@@ -116,6 +129,44 @@ class AsyncTransport:
             await self._session.close()
             self._session = None
             await asyncio.sleep(0)
+
+
+def _loopback_pool() -> "type[urllib3.HTTPConnectionPool]":
+    """Pools of plain connections that end on this machine."""
+    from urllib3 import HTTPConnectionPool  # noqa: PLC0415 loaded on the first call
+    from urllib3.connection import HTTPConnection  # noqa: PLC0415 as above
+    from urllib3.exceptions import NewConnectionError  # noqa: PLC0415 as above
+
+    class LoopbackConnection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            made = super()._new_conn()
+            if not is_loopback(str(made.getpeername()[0])):
+                made.close()
+                raise NewConnectionError(self, "plain HTTP leaves this machine")
+            return made
+
+    class LoopbackPool(HTTPConnectionPool):
+        ConnectionCls: "type[HTTPConnection]" = LoopbackConnection
+
+    return LoopbackPool
+
+
+def _connector() -> "aiohttp.TCPConnector":
+    """A connector for which `localhost` is this machine, whatever a resolver says."""
+    from aiohttp import TCPConnector, ThreadedResolver  # noqa: PLC0415 loaded on the first call
+
+    class LoopbackResolver(ThreadedResolver):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> "list[ResolveResult]":
+            found = await super().resolve(host, port, family)
+            if host.lower() == LOCALHOST:
+                found = [one for one in found if is_loopback(one["host"])]
+            if not found:
+                raise OSError(None, "plain HTTP leaves this machine")
+            return found
+
+    return TCPConnector(resolver=LoopbackResolver())
 
 
 class _AnswerError(Exception):

@@ -1,5 +1,6 @@
 """The KAS over real HTTP: who gets in, what is counted, what is recorded, what is told."""
 
+import base64
 import json
 import socket
 import time
@@ -108,6 +109,23 @@ class TestRewrap:
         assert (status, result["status"]) == (200, "fail")
         assert "desc = forbidden" in result["error"]
         assert "clearance" not in body.decode()
+
+    async def test_a_caller_cannot_take_on_obligations_by_a_header(self, served: Served):
+        """W18: that it could fulfil them is the caller's own word, so it counts for nothing."""
+        served.world.pdp.obligations = ("watermark",)
+        url = f"{served.origin}{REWRAP}"
+        token = served.authority.token(served.holder.jkt)
+        stated = json.dumps({"obligations": {"fulfillableFQNs": ["watermark"]}}).encode()
+        headers = served.holder.headers(url, token)
+        headers |= {
+            "X-Rewrap-Additional-Context": base64.b64encode(stated).decode(),
+            "X-Required-Obligations": "watermark",
+        }
+        status, body, _ = await served.rewrap(token=token, headers=headers)
+        [record] = await served.world.records("denied")
+
+        assert (status, json.loads(body)["responses"][0]["results"][0]["status"]) == (200, "fail")
+        assert record["rsn"] == "obligation watermark"
 
     async def test_the_same_proof_twice_releases_once(self, served: Served):
         """The worker that saw a proof refuses it at the door."""

@@ -22,7 +22,7 @@ from envelock_formats.fqn import AttributeValue
 from envelock_formats.framing import b64
 from envelock_formats.tdf.keyaccess import bind_policy, keys_sha256
 from envelock_formats.tdf.policy import write_policy
-from envelock_formats.wire import receipt_of
+from envelock_formats.wire import RewrapBody, receipt_of
 from envelock_formats.wrap import public_pem
 from envelock_kas.errors import CustodyError
 from envelock_kas.keys.lifecycle import Actor
@@ -334,6 +334,25 @@ class TestFormatsOfRequests:
 
         assert problem.code == "access_denied"
         assert (await world.records("denied"))[0]["rsn"] == "client key is one of our own"
+
+    @pytest.mark.parametrize("again", ["policy id", "key id"])
+    async def test_an_id_twice_in_a_batch_refuses_the_whole_batch(self, world: World, again: str):
+        """W19: with one name for two results a denied one could pass for the permitted one."""
+        doctor = world.person("doctor")
+        one, other = await world.seal(), await world.seal()
+        key = ec.generate_private_key(ec.SECP256R1())
+        entries = one.entry("p"), other.entry("p" if again == "policy id" else "q")
+        if again == "key id":
+            twice = (*entries[0].keyAccessObjects, *entries[0].keyAccessObjects)
+            entries = msgspec.structs.replace(entries[0], keyAccessObjects=twice), entries[1]
+        problem = await refused(
+            world.signed(doctor, RewrapBody(public_pem(key.public_key()), entries))
+        )
+
+        assert (problem.code, problem.status) == ("malformed_request", 400)
+        assert await world.records("release") == []
+        [record] = await world.records("denied")
+        assert "stands twice" in record["rsn"]
 
     async def test_an_object_twice_in_a_request_is_refused(self, world: World):
         """No map of results can be confused by one object under two policy ids."""

@@ -62,7 +62,7 @@ def answering() -> Iterator[Answering]:
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found = Answering(f"http://127.0.0.1:{httpd.server_port}")
-    thread = threading.Thread(target=httpd.serve_forever)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield found
