@@ -1,26 +1,39 @@
 """How many keys does a KAS release in a second?
 
 A whole deployment (ledger, PDP, two KAS workers, development issuer) answers requests that were
-signed beforehand: each has its own ephemeral key, request token and proof of possession, so every
-answer is a decision asked of the PDP over its socket and signed, an unwrap, a policy binding, a
-durable record with its receipt. The generator only writes and reads bytes, on the same cores.
+signed beforehand: each has its own client key, request token and proof of possession, so every
+answer is a verified and signed decision, an unwrap, a policy binding, a durable record with its
+receipt. `wrk` sends them (Debian package `wrk`), on the same cores; its share of the processor is
+reported beside that of each of our processes.
 
-    python benchmarks/release.py [--requests 3000] [--rounds 5] [--connections 64]
+    python benchmarks/release.py [--wrap ec:secp256r1|rsa:2048] [--custody local|softhsm]
+        [--decision asked|presented] [--objects 1] [--connections 64] [--requests 3000] [--rounds 5]
 """
 
 import argparse
-import asyncio
 import json
 import os
+import resource
+import shutil
+import signal
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import urllib3
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from envelock import Client
 from envelock.reader import SealedFile
 from envelock.testing import Server, server
+from envelock_formats.framing import b64url
+from envelock_formats.request import key_sha256, spki_from_pem
+from envelock_formats.tdf.keyaccess import keys_sha256, object_id
 from envelock_formats.wire import (
     KeyAccessEntry,
     ObjectEntry,
@@ -29,45 +42,96 @@ from envelock_formats.wire import (
     write_request_token,
 )
 from envelock_formats.wrap import public_pem
+from envelock_service.softhsm import make_token
 
 PATH = "/kas.AccessService/Rewrap"
+KAS_ID = "envelock-kas"
+DECISIONS_A_CALL = 50
+SETTINGS = """\
+[deployment]
+environment = "development"
+[kas]
+url = "http://127.0.0.1:8080"
+algorithms = ["{wrap}"]
+{custody}
+"""
 
 
 def main() -> None:
     """Run the rounds and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--wrap", default="ec:secp256r1")
+    parser.add_argument("--custody", choices=["local", "softhsm"], default="local")
+    parser.add_argument("--decision", choices=["asked", "presented"], default="asked")
+    parser.add_argument("--objects", type=int, default=1, help="objects in a request")
+    parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--requests", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--objects", type=int, default=1, help="objects in a request")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
     asked = parser.parse_args()
-    with server(workers=os.cpu_count() or 2) as running:
-        client = running.client("doctor")
-        sealed = [client.encrypt(b"x", attrs="clearance=secret") for _ in range(asked.objects)]
-        rates, p50s, p99s = [], [], []
-        for _ in range(asked.rounds):
-            requests = prepared(running, client, sealed, asked.requests)
-            taken, latencies = asyncio.run(sent(running.url, requests, asked.connections))
-            latencies.sort()
-            rates.append(asked.requests * asked.objects / taken)
-            p50s.append(1000 * latencies[len(latencies) // 2])
-            p99s.append(1000 * latencies[len(latencies) * 99 // 100])
-        print(
-            f"cores {os.cpu_count()}, {asked.connections} connections, {asked.objects} per request"
-        )
-        print(
-            f"keys/s  median {statistics.median(rates):,.0f}  [{min(rates):,.0f}-{max(rates):,.0f}]"
-        )
-        p50, p99 = statistics.median(p50s), statistics.median(p99s)
-        print(f"latency, median of rounds: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is missing: apt-get install wrk")
+    with deployment(asked.wrap, asked.custody, asked.workers) as running:
+        measure(running, asked)
 
 
-def prepared(running: Server, client: Client, sealed: list[bytes], count: int) -> list[bytes]:
-    """Distinct requests, signed, as bytes on the wire."""
+@contextmanager
+def deployment(wrap: str, custody: str, workers: int) -> Iterator[Server]:
+    """Everything that answers, with keys of the kind *wrap* in *custody*."""
+    with tempfile.TemporaryDirectory() as folder:
+        section, environment = '[custody]\nkind = "local"', {}
+        if custody == "softhsm":
+            token = make_token(Path(folder), os.urandom)
+            if token is None:
+                sys.exit("SoftHSM is missing: apt-get install softhsm2")
+            section = token.settings.replace('pin_file = "', f'pin_file = "{folder}/')
+            environment = dict(token.environment)
+        settings = SETTINGS.format(wrap=wrap, custody=section)
+        with server(workers=workers, settings=settings, environment=environment) as running:
+            yield running
+
+
+def measure(running: Server, asked: argparse.Namespace) -> None:
+    """Seal, send in rounds, print."""
+    client = running.client("doctor")
+    sealed = [client.encrypt(b"x", attrs="clearance=secret") for _ in range(asked.objects)]
+    files = [SealedFile.open(one) for one in sealed]
+    processes = ours(running)
+    rates, p50s, p99s, shares = [], [], [], []
+    for number in range(asked.rounds + 1):  # the first one warms up
+        decided = asked.decision == "presented"
+        lines = prepared(running, client, files, asked.requests, decided=decided)
+        before = {pid: cpu_seconds(pid) for pid in processes}
+        told, generator = sent(running.url, lines, asked.connections)
+        if number == 0:
+            continue
+        share = dict.fromkeys(processes.values(), 0.0)
+        for pid, name in processes.items():
+            share[name] += (cpu_seconds(pid) - before[pid]) / told["answered"]
+        shares.append(share | {"wrk": generator / told["answered"]})
+        rates.append(told["answered"] * asked.objects / told["seconds"])
+        p50s.append(told["p50_ms"])
+        p99s.append(told["p99_ms"])
+    print(f"cores {os.cpu_count()}, {asked}")
+    print(f"keys/s   median {statistics.median(rates):,.0f}  [{min(rates):,.0f}-{max(rates):,.0f}]")
+    print(
+        f"latency  p50 {statistics.median(p50s):.1f} ms, p99 {statistics.median(p99s):.1f} ms"
+        f" [{min(p99s):.1f}-{max(p99s):.1f}]"
+    )
+    for name in shares[0]:
+        spent = statistics.median(share[name] for share in shares)
+        print(f"cpu      {name:16} {1e6 * spent:8,.0f} us a request")
+    for pid, name in processes.items():
+        print(f"memory   {name:16} {resident(pid):8.1f} MB")
+
+
+def prepared(
+    running: Server, client: Client, files: list[SealedFile], count: int, *, decided: bool
+) -> list[str]:
+    """Distinct requests, signed: the Authorization header, then a line for each."""
     session = client.session
     configuration = client.run(session.configuration())
     token = client.run(session.credentials.token(configuration.idp.token_endpoint))
-    files = [SealedFile.open(one) for one in sealed]
     entries = tuple(
         ObjectEntry(
             tuple(KeyAccessEntry(f"kao-{n}", key) for n, key in enumerate(found.key_access)),
@@ -75,43 +139,107 @@ def prepared(running: Server, client: Client, sealed: list[bytes], count: int) -
         )
         for number, found in enumerate(files)
     )
-    host = urlsplit(running.url).netloc
-    requests = []
-    for _ in range(count):
-        key = ec.generate_private_key(ec.SECP256R1())
-        body = RewrapBody(public_pem(key.public_key()), entries)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(count)]
+    pems = [public_pem(key.public_key()) for key in keys]
+    decisions: list[str | None] = [None] * count
+    if decided:
+        decisions = []
+        for start in range(0, count, DECISIONS_A_CALL):
+            some = pems[start : start + DECISIONS_A_CALL]
+            decisions += decisions_for(running, client, files, some)
+    lines = [session.credentials.headers(token, "POST", running.url + PATH)["Authorization"]]
+    for pem, decision in zip(pems, decisions, strict=True):
+        body = RewrapBody(pem, entries, decision=decision)
         text = write_request_token(body, session.credentials.key, now=int(time.time()))
-        content = json.dumps({"signedRequestToken": text}).encode()
-        headers = session.credentials.headers(token, "POST", f"{running.url}{PATH}")
-        lines = [f"POST {PATH} HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        lines += [f"Content-Length: {len(content)}", "", ""]
-        requests.append("\r\n".join(lines).encode() + content)
-    return requests
+        proof = session.credentials.headers(token, "POST", running.url + PATH)["DPoP"]
+        lines.append(f"{proof}\t" + json.dumps({"signedRequestToken": text}))
+    return lines
 
 
-async def sent(url: str, requests: list[bytes], connections: int) -> tuple[float, list[float]]:
-    """Send all; returns the seconds it took, and each request's."""
-    parts = urlsplit(url)
-    waiting = iter(requests)
-    latencies: list[float] = []
+def decisions_for(
+    running: Server, client: Client, files: list[SealedFile], pems: list[str]
+) -> list[str]:
+    """A decision for each client key, asked of the PDP as its callers ask."""
+    evaluations = [
+        {
+            "subject": {"type": "user", "id": "doctor"},
+            "action": {"name": "open"},
+            "resource": {
+                "type": "tdf",
+                "id": object_id(found.key_access),
+                "properties": {
+                    "policy": found.policy_text,
+                    "keys_sha256": b64url(keys_sha256(found.key_access)),
+                },
+            },
+            "context": {
+                "request": number,
+                "kas_id": KAS_ID,
+                "key_sha256": b64url(key_sha256(spki_from_pem(pem))),
+            },
+        }
+        for number, pem in enumerate(pems)
+        for found in files
+    ]
+    url = f"{running.pdp}/access/v1/evaluations"
+    session = client.session
+    configuration = client.run(session.configuration())
+    token = client.run(session.credentials.token(configuration.idp.token_endpoint))
+    headers = session.credentials.headers(token, "POST", url) | {"Content-Type": "application/json"}
+    content = json.dumps({"evaluations": evaluations}).encode()
+    answer = urllib3.request("POST", url, body=content, headers=headers)
+    decisions: list[str] = answer.json()["context"]["decisions"]
+    return decisions
 
-    async def worker() -> None:
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        for request in waiting:
-            begun = time.perf_counter()
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            size = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-            body = await reader.readexactly(size)
-            if b" 200 " not in head[:20] or b'"permit"' not in body:
-                raise SystemExit(f"refused: {head[:60]!r} {body[:300]!r}")
-            latencies.append(time.perf_counter() - begun)
-        writer.close()
 
-    begun = time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(connections)))
-    return time.perf_counter() - begun, latencies
+def sent(url: str, lines: list[str], connections: int) -> tuple[dict, float]:
+    """Send all with wrk; returns what it tells, and the processor seconds that it took itself."""
+    with tempfile.NamedTemporaryFile("w", suffix=".requests") as file:
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        script = Path(__file__).with_suffix(".lua")
+        command = ["wrk", "-t1", f"-c{connections}", "-d600s", "--timeout", "30s"]
+        command += ["-s", str(script), url + PATH, "--", file.name]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        with subprocess.Popen(  # noqa: S603 wrk, and our own words
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            process.stderr.readline()  # "all sent"
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told = json.loads(said.splitlines()[-1])
+    if told["errors"] or told["permitted"] != told["answered"]:
+        sys.exit(f"not all were released: {told}")
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return told, spent
+
+
+def ours(running: Server) -> dict[int, str]:
+    """Our processes, by process id."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_text().split("\0")
+            except OSError:
+                continue
+            for name in ("envelock_kas", "envelock_pdp", "envelock_ledger"):
+                if name in words and str(running.data) in words:
+                    found[int(entry.name)] = name
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> float:
+    """Megabytes of memory that a process holds now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ chain and every proof stay as they were.
 
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from typing import Self
 
 from envelock_formats import canonical
 from envelock_formats.canonical import Json
@@ -20,11 +21,20 @@ SALT_SIZE = 16  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What opens one commitment of a record: 16 bytes of salt, and the value that it hides."""
+    """What opens one commitment of a record: 16 bytes of salt, and the value that it hides.
+
+    `encoded` is the canonical JSON of `value`; `Opening.of` writes it.
+    """
 
     field: str
     salt: bytes = dataclass_field(repr=False)
     value: Json = dataclass_field(repr=False)
+    encoded: bytes = dataclass_field(repr=False)
+
+    @classmethod
+    def of(cls, field: str, salt: bytes, value: Json) -> Self:
+        """Open *field* with a value; `CanonicalError` when it has no canonical JSON."""
+        return cls(field, salt, value, canonical.encode(value))
 
 
 def commit(field: str, value: Json, salt: bytes) -> str:

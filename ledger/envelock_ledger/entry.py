@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import msgspec
+
 from envelock_ledger.commitments import Opening
 from envelock_ledger.proof import Receipt
 
@@ -35,8 +37,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Once:
+class Once(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A name to spend.
 
     Without a digest the name works once. With one it is spent on that digest: the same digest again

@@ -29,7 +29,7 @@ import orjson
 
 from envelock_formats import canonical
 from envelock_formats.canonical import CanonicalError, Json
-from envelock_ledger.commitments import Opening, commit, commit_encoded
+from envelock_ledger.commitments import Opening, commit_encoded
 from envelock_ledger.errors import ProofError, RecordError
 from envelock_ledger.merkle import ZERO_HASH
 
@@ -98,9 +98,11 @@ def encode_body(
     """
     if "c" in fields:
         raise RecordError("field 'c' holds the commitments and cannot be given")
-    openings = tuple(Opening(name, salts(), value) for name, value in personal.items())
     try:
-        hidden: dict[str, Json] = {o.field: commit(o.field, o.value, o.salt) for o in openings}
+        openings = tuple(Opening.of(name, salts(), value) for name, value in personal.items())
+        hidden: dict[str, Json] = {
+            o.field: commit_encoded(o.field, o.encoded, o.salt) for o in openings
+        }
         body = canonical.encode({**fields, "c": hidden} if hidden else dict(fields))
     except CanonicalError as error:
         raise RecordError(f"record body: {error}") from error
@@ -119,7 +121,8 @@ def read_body(body: bytes) -> Body:
         raise RecordError(f"record body of {len(body)} bytes")
     if not _BODY.match(body):  # canonical, so every later name sorts after the first
         raise RecordError("record body: names begin with a lower-case letter")
-    read = _shaped(read_value(body), Body)
+    read_value(body)  # canonical: it has one reading
+    read = _decoded(body)
     if b"\\" in body or b"\x7f" in body:  # only then can there be a control character
         _refuse_controls(read)
     if read.version != VERSION:
@@ -156,19 +159,19 @@ def seal_openings(body: Body, openings: tuple[Opening, ...]) -> bytes | None:
     if not openings:
         return None
     try:
-        sealed = [(o.field, o.salt, canonical.encode(o.value)) for o in openings]
-        told = {field: commit_encoded(field, value, salt) for field, salt, value in sealed}
-    except (CanonicalError, ProofError) as error:
+        told = {o.field: commit_encoded(o.field, o.encoded, o.salt) for o in openings}
+    except ProofError as error:
         raise RecordError(f"record {body.id}: malformed opening") from error
     if told != commitments:
         raise RecordError(f"record {body.id}: an opening does not match")
-    return msgspec.msgpack.encode(sealed)
+    return msgspec.msgpack.encode([(o.field, o.salt, o.encoded) for o in openings])
 
 
 def unseal_openings(sealed: bytes) -> tuple[Opening, ...]:
     """Read what `seal_openings` encoded; `RecordError` when it cannot be read."""
     try:
-        return tuple([Opening(f, salt, read_value(raw)) for f, salt, raw in _SEALED.decode(sealed)])
+        found = _SEALED.decode(sealed)
+        return tuple([Opening(name, salt, read_value(raw), raw) for name, salt, raw in found])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"openings: {error}") from error
 
@@ -286,9 +289,17 @@ def _shaped(value: Json, shape: "type[_Shape]") -> "_Shape":
         raise RecordError(f"record: {error}") from error
 
 
+def _decoded(body: bytes) -> Body:
+    try:
+        return _BODIES.decode(body)
+    except msgspec.DecodeError as error:
+        raise RecordError(f"record: {error}") from error
+
+
 _Shape = TypeVar("_Shape")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BODY = re.compile(rb'\{"[a-z]')
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _VALUES = msgspec.json.Decoder(float_hook=_refuse_fraction)
+_BODIES = msgspec.json.Decoder(Body)
 _SEALED = msgspec.msgpack.Decoder(list[tuple[str, bytes, bytes]])

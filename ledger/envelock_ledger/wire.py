@@ -30,7 +30,6 @@ MAX_FRAME = 16 << 20  # bytes
 LENGTH_SIZE = 4
 
 WireOpening = tuple[str, bytes, bytes]  # field, salt, canonical JSON of the value
-WireOnce = tuple[str, str | None, int | None]
 
 
 class WireEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -38,7 +37,7 @@ class WireEntry(msgspec.Struct, frozen=True, array_like=True):
 
     body: bytes
     openings: list[WireOpening]
-    once: list[WireOnce]
+    once: tuple[Once, ...]
     fences: dict[str, int]
     repeat: str | None
     seen: int | None
@@ -229,7 +228,7 @@ def pack_entry(entry: Entry) -> WireEntry:
     return WireEntry(
         entry.body,
         _pack_openings(entry.openings),
-        [(once.name, once.digest, once.expires) for once in entry.once],
+        entry.once,
         dict(entry.fences),
         entry.repeat,
         entry.seen,
@@ -241,7 +240,7 @@ def unpack_entry(wire: WireEntry) -> Entry:
     return Entry(
         wire.body,
         _unpack_openings(wire.openings),
-        tuple(Once(*once) for once in wire.once),
+        wire.once,
         wire.fences,
         wire.repeat,
         wire.seen,
@@ -331,10 +330,10 @@ def _hashes(joined: bytes) -> tuple[bytes, ...]:
 
 
 def _pack_openings(openings: Sequence[Opening]) -> list[WireOpening]:
-    return [(o.field, o.salt, canonical.encode(o.value)) for o in openings]
+    return [(o.field, o.salt, o.encoded) for o in openings]
 
 
 def _unpack_openings(openings: Sequence[WireOpening]) -> tuple[Opening, ...]:
     if not openings:
         return ()
-    return tuple([Opening(field, salt, read_value(raw)) for field, salt, raw in openings])
+    return tuple([Opening(name, salt, read_value(raw), raw) for name, salt, raw in openings])

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +68,12 @@ class Server:
 
 @contextmanager
 def server(
-    policies: "Path | str | None" = None, *, workers: int = 1, kas_url: str | None = None
+    policies: "Path | str | None" = None,
+    *,
+    workers: int = 1,
+    kas_url: str | None = None,
+    settings: str | None = None,
+    environment: Mapping[str, str] = {},
 ) -> Iterator[Server]:
     """Run `envelock up` until the block ends.
 
@@ -77,6 +82,9 @@ def server(
         workers: KAS processes.
         kas_url: What files name the KAS by. Servers that seal one file together need one each, such
             as `https://kas.lab.example`: nobody connects to it.
+        settings: The whole of `envelock.toml`, when the usual one will not do; then *kas_url* is
+            not used.
+        environment: Variables for the servers, beside this process's own.
 
     Raises:
         UnavailableError: It does not start; the message ends with what it said.
@@ -84,24 +92,29 @@ def server(
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="envelock-")))
         data, said = home / "data", home / "stderr"
-        if kas_url is not None:
+        if settings is None and kas_url is not None:
+            settings = _SETTINGS.format(json.dumps(kas_url))
+        if settings is not None:
             data.mkdir(mode=0o700)
-            (data / "envelock.toml").write_text(_SETTINGS.format(json.dumps(kas_url)), "utf-8")
+            (data / "envelock.toml").write_text(settings, "utf-8")
         command = [sys.executable, "-m", "envelock", "up", "--json", "--data", str(data)]
         command += ["--listen", "127.0.0.1:0", "--workers", str(workers)]
         if policies is not None:
             command += ["--policies", str(Path(policies).absolute())]
         errors = stack.enter_context(said.open("wb"))
-        process = stack.enter_context(_running(command, errors.fileno()))
+        process = stack.enter_context(_running(command, errors.fileno(), environment))
         ready = _ready(process, said)
         clients = stack.enter_context(ExitStack())
         yield Server(ready.url, ready.issuer, ready.pdp, data, ready.ledger_key, clients)
 
 
 @contextmanager
-def _running(command: list[str], errors: int) -> "Iterator[subprocess.Popen[bytes]]":
+def _running(
+    command: list[str], errors: int, added: Mapping[str, str]
+) -> "Iterator[subprocess.Popen[bytes]]":
     """Run *command* without the environment's own profiles; stop it in order."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ENVELOCK_")}
+    environment |= added
     with subprocess.Popen(  # noqa: S603 our own command
         command,
         stdin=subprocess.DEVNULL,

@@ -1,0 +1,62 @@
+-- wrk script: sends every request of a file once, says "all sent", and stops its thread.
+-- First line of the file: the Authorization header. Then, a line each: DPoP proof, tab, body.
+-- Interrupted after that, wrk calls `done`, which prints one JSON object.
+
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; long us; } wall; int gettimeofday(wall *, void *);")
+local requests, next_one, threads = {}, 0, {}
+begun, seconds, answered, permitted, refusal = 0, 0, 0, 0, ""
+
+local function now()
+  local time = ffi.new("wall")
+  ffi.C.gettimeofday(time, nil)
+  return tonumber(time.s) + tonumber(time.us) / 1e6
+end
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function init(args)
+  local file = io.open(args[1])
+  local headers = { ["Content-Type"] = "application/json" }
+  headers["Authorization"] = file:read("*line")
+  for line in file:lines() do
+    local proof, body = line:match("^(%S+)\t(.*)$")
+    headers["DPoP"] = proof
+    requests[#requests + 1] = wrk.format("POST", nil, headers, body)
+  end
+  file:close()
+end
+
+function request()
+  if next_one == 0 then begun = now() end
+  if next_one < #requests then
+    next_one = next_one + 1
+  elseif seconds == 0 then
+    seconds = now() - begun
+    wrk.thread:stop()
+    io.stderr:write("all sent\n")
+    io.stderr:flush()
+  end
+  return requests[next_one]
+end
+
+function response(status, _, body)
+  answered = answered + 1
+  if status == 200 and body:find('"permit"', 1, true) and not body:find('"fail"', 1, true) then
+    permitted = permitted + 1
+  elseif refusal == "" then
+    refusal = (status .. " " .. body:sub(1, 300)):gsub('[%c"\\]', " ")
+  end
+end
+
+function done(summary, latency, _)
+  local thread = threads[1]
+  local lost = summary.errors.connect + summary.errors.read + summary.errors.write
+  io.write(string.format(
+    '{"seconds": %f, "answered": %d, "permitted": %d, "p50_ms": %f, "p99_ms": %f, "errors": %d, "refusal": "%s"}\n',
+    thread:get("seconds"), thread:get("answered"), thread:get("permitted"),
+    latency:percentile(50) / 1000, latency:percentile(99) / 1000,
+    lost + summary.errors.timeout, thread:get("refusal")))
+end
