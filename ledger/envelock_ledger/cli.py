@@ -179,15 +179,15 @@ def erase_subject(console: Console, issuer: str, subject: str, reason: str) -> N
     from envelock_ledger.operating import erase  # noqa: PLC0415 - quick --help
 
     erased = erase(console.data, [issuer, subject], reason)
-    told = f"erased the openings of {erased.openings} records, record {_list(erased.records)}"
-    lines = [told, "not reached: receipts, backups, and whatever was disclosed before"]
+    some = f"{erased.openings} record{'' if erased.openings == 1 else 's'}"
+    acts = ", ".join(map(str, erased.records))
+    lines = [
+        f"erased the openings of {some}; on record: {acts}",
+        "not reached: receipts, backups, and whatever was disclosed before",
+    ]
     if not erased.openings:
         lines = ["nothing erased: no opening names this subject"]
     console.emit({"openings": erased.openings, "records": list(erased.records)}, lines)
-
-
-def _list(indexes: Iterable[int]) -> str:
-    return ", ".join(map(str, indexes))
 
 
 def _chosen(source: "Source", which: str | None) -> "Iterator[Record]":

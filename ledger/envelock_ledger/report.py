@@ -149,7 +149,7 @@ def _opened(found: VerifiedRecord) -> str:
 def _report_openings(report: Report, census: Census) -> None:
     census.check()
     if census.erased:
-        text = f"openings of {census.erased} records erased, as records say; none is missing"
+        text = f"openings erased on record: {census.erased}; none is missing"
         report.ok(text, {"erased": census.erased})
 
 

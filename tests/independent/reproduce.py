@@ -653,6 +653,12 @@ def hidden(field: str, salt: str, value: object) -> str:
     return digest("envelock/commitment/v1", *parts).hex()
 
 
+def erased(given: dict) -> dict:
+    """The mark of a record whose openings were erased."""
+    fields = given["index"].to_bytes(8, "big"), bytes.fromhex(given["salt"])
+    return {"mark": digest("envelock/erased/v1", *fields).hex()[:32]}
+
+
 def leaf_hash(record: str) -> bytes:
     """RFC 9162."""
     return hashlib.sha256(b"\0" + record.encode()).digest()
@@ -791,6 +797,16 @@ def receipt(given: dict) -> dict:
     return {"root": root.hex(), "receipt": f"{head}{path}\n{note}"}
 
 
+def export(given: dict) -> dict:
+    """A log as lines of text."""
+    leaves = [leaf_hash(one) for one in given["records"]]
+    note = signed(given, len(leaves), root_of(leaves))[1]
+    lines = [canonical({"checkpoint": note, "format": "envelock-export/1"})]
+    for index, (leaf, record) in enumerate(zip(leaves, given["records"], strict=True)):
+        lines.append(f'{{"index":{index},"leaf":"{leaf.hex()}","record":{record}}}')
+    return {"file": "".join(f"{line}\n" for line in lines)}
+
+
 # Section 10: files on disk.
 
 
@@ -819,6 +835,8 @@ READINGS: dict[str, Callable[[dict], dict]] = {
     "decision": decision,
     "decision_signing": decision_signing,
     "dpop": dpop,
+    "erased": erased,
+    "export": export,
     "framing": framing,
     "genesis": genesis,
     "join": join,

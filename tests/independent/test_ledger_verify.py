@@ -87,20 +87,22 @@ def test_it_shares_nothing_with_the_ledger():
 
 
 def test_it_accepts_what_the_golden_vectors_hold(tmp_path):
-    """The frozen receipt, checkpoint and anchor, and an export of the frozen records."""
+    """The frozen receipts, checkpoint, anchor and export, which are of one log."""
     vectors = ROOT / "tests" / "vectors"
     named = {name: json.loads((vectors / f"{name}.json").read_bytes())["cases"] for name in (
-        "receipt", "checkpoint", "anchor", "record", "genesis")}  # fmt: skip
+        "receipt", "checkpoint", "anchor", "export")}  # fmt: skip
     [checkpoint] = [one["out"] for one in named["checkpoint"] if one["name"] == "of five records"]
     (tmp_path / "kept").write_text(checkpoint["note"])
     for number, case in enumerate(named["receipt"]):
         (tmp_path / f"r{number}").write_text(case["out"]["receipt"])
     for number, case in enumerate(named["anchor"]):
         (tmp_path / f"a{number}").write_text(case["out"]["file"])
-    files = sorted(path for path in tmp_path.iterdir() if path.name[0] in "ak")
+    (tmp_path / "x").write_text(named["export"][0]["out"]["file"])
+    files = sorted(path for path in tmp_path.iterdir() if path.name != "x")
 
-    assert len(files) > 1
-    assert audit("history", *files, key=checkpoint["verifier_key"]).code == 0
+    found = audit("export", tmp_path / "x", *files, key=checkpoint["verifier_key"])
+    assert found.code == 0
+    assert {line.split(":")[0] for line in found.holds[2:]} == {f"extends {p.name}" for p in files}
     for path in tmp_path.glob("r*"):
         assert audit("receipt", path, key=checkpoint["verifier_key"]).code == 0
 

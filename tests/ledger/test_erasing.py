@@ -276,11 +276,11 @@ class TestCommand:
             verified = shell.lines("verify", "--ledger-key", shell.key)
 
         assert lines == [
-            "erased the openings of 1 records, record 3",
+            "erased the openings of 1 record; on record: 3",
             "not reached: receipts, backups, and whatever was disclosed before",
         ]
         assert again == ["nothing erased: no opening names this subject"]
-        assert "ok    openings of 1 records erased, as records say; none is missing" in verified
+        assert "ok    openings erased on record: 1; none is missing" in verified
 
     def test_as_json_it_is_one_object(self, tmp_path):
         """For programs."""

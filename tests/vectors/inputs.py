@@ -453,6 +453,11 @@ def logged() -> dict[str, Cases]:
             "of five records": key | {"size": 5, "root": roots[-1][1]},
         },
         "anchor": {"of three batches": key | {"checkpoints": roots}},
+        "erased": {
+            "record 3": {"index": 3, "salt": told["sub"][0]},
+            "record 2^32": {"index": 2**32, "salt": told["sub"][0]},
+        },
+        "export": {"of five records": key | {"records": seen["records"]}},
         "receipt": {
             "opened": key | seen | {"seen": 0, "openings": told},
             "not opened": key | seen | {"seen": 0},

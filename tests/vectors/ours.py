@@ -4,7 +4,8 @@ A function takes the `in` of a case and returns its `out`; `None` stands for "re
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,9 +35,12 @@ from envelock_ledger import merkle, record
 from envelock_ledger.anchor import Anchor, create_anchor
 from envelock_ledger.checkpoint import Checkpoint
 from envelock_ledger.commitments import commit
+from envelock_ledger.erasing import mark
 from envelock_ledger.errors import LedgerError
+from envelock_ledger.exporting import write_export
 from envelock_ledger.note import Signer
 from envelock_ledger.proof import Consistency, Receipt
+from envelock_ledger.store import Row
 from envelock_ledger.store.disclosure import PLAIN
 from envelock_pdp.bundle import bundle_digest
 from envelock_service import dpop
@@ -424,6 +428,37 @@ def receipt(given: Value) -> Value:
     return {"root": prover.root.hex(), "receipt": made.text()}
 
 
+def erased(given: Value) -> Value:
+    """What an erasure calls a record."""
+    return {"mark": mark(given["index"], bytes.fromhex(given["salt"]))}
+
+
+def export(given: Value) -> Value:
+    """A log as lines of text."""
+    log, spine = signer(given), merkle.Spine()
+    rows = []
+    for number, body in enumerate(one.encode() for one in given["records"]):
+        spine.append(merkle.leaf_hash(body))
+        record_id = record.parse(body).envelope.id
+        rows.append(Row(number, merkle.leaf_hash(body), record_id, body))
+    note = Checkpoint(log.verifier.name, spine.size, spine.root).sign(log)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "export")
+        write_export(Stored(rows), note, path)
+        return {"file": path.read_text("utf-8")}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Records that are at hand."""
+
+    kept: list[Row]
+
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        """Records with `start <= index < stop`, in order."""
+        return iter(self.kept[start:stop])
+
+
 def anchor(given: Value) -> Value:
     """The anchor file after some batches."""
     log = signer(given)
@@ -461,6 +496,8 @@ OURS: dict[str, Callable[[Value], Value]] = {
     "decision": decision_,
     "decision_signing": decision_signing,
     "dpop": dpop_,
+    "erased": erased,
+    "export": export,
     "framing": framing_,
     "genesis": genesis,
     "join": join,
