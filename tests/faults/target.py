@@ -76,10 +76,12 @@ def say(**line: object) -> None:
     os.write(sys.stdout.fileno(), orjson.dumps(line) + b"\n")
 
 
-async def opened(place: Place) -> Writer:
+async def opened(folder: Path, weak: str) -> Writer:
     """The ledger, as soon as the start gate lets it pass."""
     for _ in range(RECOVERIES):
         try:
+            usual = place_in(folder)
+            place = TargetPlace(usual.folder, usual.anchor, usual.key_file, weak)
             return await Writer.start(place, found(place, os.urandom), clock_us)
         except (LedgerUnavailableError, OSError) as error:
             say(refused=str(error))
@@ -126,9 +128,7 @@ async def main() -> None:
     sqlite.IDLE_BYTES, anchor.MAX_BYTES = 60_000, 1500
     if options.weak == "anchor":
         os.fdatasync = lambda descriptor: None  # noqa: ARG005 the defect
-    usual = place_in(options.folder)
-    place = TargetPlace(usual.folder, usual.anchor, usual.key_file, options.weak)
-    writer = await opened(place)
+    writer = await opened(options.folder, options.weak)
     say(ready=True)
     first = options.first
     for size in BATCHES[: options.batches]:
