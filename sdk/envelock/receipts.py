@@ -183,9 +183,7 @@ class Witness:
         if kind != "key.lifecycle" or not _introduces(verified, published.kid, der):
             raise ReceiptError(f"receipt does not introduce the key {published.kid}")
         head = _head(verified)
-        if since is not None and (
-            head.size < since.size or head == (since.size, head.root) != since
-        ):
+        if since is not None and (head.size < since.size or _forked(head, since)):
             raise ReceiptError(
                 f"receipt: the ledger has {head.size} records, and {since.size} were seen",
                 hint=_TELL,

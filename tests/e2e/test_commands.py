@@ -254,6 +254,21 @@ class TestKeys:
         assert said == "v1 deprecated (still opens), v2 active"
         assert rest.endswith("; no file rewritten\n")
 
+    def test_algorithms_are_chosen(self, shell, path):
+        """By name, in order; a rotation keeps or changes them; online keys have none to choose."""
+        named = "--algorithm ec:secp384r1 --algorithm rsa:4096"
+        shell(f"keys create {path}:2026-02 {named} --as operator")
+        shell(f"keys rotate {path}:2026-02 --as operator")
+        shell(f"keys rotate {path}:2026-02 --algorithm ec:secp521r1 --as operator")
+        shown = shell(f"keys show {path}:2026-02 --as operator --json").value["keys"]
+        online = shell(f"keys create {path}:2026-03 --online --algorithm rsa:2048 --as operator")
+        unknown = shell(f"keys create {path}:2026-03 --algorithm rsa:1024 --as operator")
+
+        chosen = ["ec:secp384r1", "rsa:4096"]
+        assert [key["algorithms"] for key in shown] == [chosen, chosen, ["ec:secp521r1"]]
+        assert (online.code, unknown.code) == (2, 2)
+        assert "nothing was changed" in online.err
+
     def test_list_and_show(self, shell, path):
         """A table for people, objects with --json."""
         listed = shell("keys list --as operator")
