@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import urllib3
@@ -53,6 +54,10 @@ environment = "development"
 [kas]
 url = "http://127.0.0.1:8080"
 algorithms = ["{wrap}"]
+guard = {{ subject_per_second = 1e6, subject_burst = 1000000 }}
+[pdp]
+subject_per_second = 1e6
+subject_burst = 1e6
 {custody}
 """
 
@@ -188,6 +193,8 @@ def decisions_for(
     headers = session.credentials.headers(token, "POST", url) | {"Content-Type": "application/json"}
     content = json.dumps({"evaluations": evaluations}).encode()
     answer = urllib3.request("POST", url, body=content, headers=headers)
+    if answer.status != HTTPStatus.OK:
+        sys.exit(f"PDP: {answer.status} {answer.data.decode()}")
     decisions: list[str] = answer.json()["context"]["decisions"]
     return decisions
 
