@@ -9,8 +9,9 @@ them, and their shortest spelling is where implementations differ.
 """
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -127,7 +128,8 @@ def refuse_depth(value: Json, left: int) -> None:
         level = [found for found in level if isinstance(found, (dict, list))]
         if not level:
             return
-        level = _members_of(level)
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = list(chain.from_iterable(cast("Iterable[Iterable[Json]]", inside)))
     raise CanonicalError("JSON nested too deep")
 
 
@@ -149,24 +151,20 @@ def encode(value: Json) -> bytes:
 
 def _is_plain(value: Json) -> bool:
     """Whether *value* is built of nothing but the types that canonical JSON is written from."""
-    level: list[Json] = [value]
-    while level:
-        kinds = set(map(type, level))
+    levels: list[Iterable[Json]] = [(value,)]
+    for members in levels:  # which grows
+        kinds = set(map(type, members))
+        if kinds <= _SCALARS:
+            continue
         if not kinds <= _PLAIN:
             return False
-        level = _members_of(level) if kinds & _CONTAINERS else []
+        for member in members:
+            kind: type[object] = type(member)
+            if kind is dict:
+                levels.append(cast("dict[str, Json]", member).values())
+            elif kind is list or kind is tuple:
+                levels.append(cast("list[Json]", member))
     return True
-
-
-def _members_of(level: Sequence[Json]) -> list[Json]:
-    """The members of every array and object of *level*: what is nested one deeper."""
-    members: list[Json] = []
-    for value in level:
-        if isinstance(value, dict):
-            members += value.values()
-        elif isinstance(value, (list, tuple)):
-            members += value
-    return members
 
 
 def _writable(value: Json) -> Json:
@@ -205,8 +203,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise CanonicalError(f"{name} is not JSON")
 
 
-_CONTAINERS = frozenset({dict, list, tuple})
-_PLAIN = _CONTAINERS | {str, int, bool, type(None)}
+_SCALARS = frozenset({str, int, bool, type(None)})
+_PLAIN = _SCALARS | {dict, list, tuple}
 _UNSURE: Json = ["no value: compared by identity"]
 _FAST = msgspec.json.Decoder()
 _DECODER = json.JSONDecoder(
