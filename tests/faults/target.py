@@ -55,9 +55,9 @@ class TargetPlace(Place):
         return opened
 
 
-def name_of(record_id: str) -> Once:
+def name_of(record_id: str, digest: str = DIGEST) -> Once:
     """What the record *record_id* spends."""
-    return Once(f"dec:{record_id}", DIGEST, None)
+    return Once(f"dec:{record_id}", digest, None)
 
 
 def batch(first: int, size: int) -> list[Entry]:
@@ -68,7 +68,7 @@ def batch(first: int, size: int) -> list[Entry]:
 
 def reusing(record_id: str, other: str) -> Entry:
     """An entry that spends what the record *other* spent, on something else."""
-    return replace(hiding(record_id), once=(replace(name_of(other), digest="a5" * 32),))
+    return replace(hiding(record_id), once=(name_of(other, "a5" * 32),))
 
 
 def say(**line: object) -> None:
