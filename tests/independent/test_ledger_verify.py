@@ -472,3 +472,43 @@ def test_noise_never_costs_it_its_calm(key, tmp_path, what, noise, text):
 
         assert audit(what, tmp_path / "noise", key=key).code == 6
         assert audit("history", tmp_path / "noise", key=key).code == 6
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=40),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(field=st.sampled_from([*FIELDS, "topic", "marks", "zz"]), value=ANY, erases=st.booleans())
+def test_any_value_in_a_signed_record_keeps_it_calm(made, key, tmp_path, field, value, erases):
+    """Whatever stands where something else should."""
+    erasure = {"typ": "subject.erased", "topic": "erasure", "marks": []} if erases else {}
+
+    found = audit("export", exported(made, tmp_path, erasure | {field: value}), key=key)
+
+    assert found.code in {0, 6}
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(where=st.sampled_from(["v", "record", "openings", "sub", "salt", "consistency"]), value=ANY)
+def test_any_value_in_a_receipt_keeps_it_calm(made, key, tmp_path, where, value):
+    """Whatever stands in the part that nobody signed."""
+
+    def change(extra: dict) -> dict:
+        if where not in {"sub", "salt"}:
+            return extra | {where: value}
+        pair = value if where == "sub" else [value, extra["openings"]["sub"][1]]
+        return extra | {"openings": {"sub": pair}}
+
+    found = audit("receipt", receipt_of(made, tmp_path, change), key=key)
+
+    assert found.code in {0, 6}

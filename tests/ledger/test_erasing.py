@@ -350,26 +350,33 @@ class TestSocket:
             asyncio.run(try_it())
             stop(process)
 
-    @pytest.mark.parametrize(
-        "line",
-        [b"\n", b"{}\n", b'{"type":"burn"}\n', b"\xff\n", b'{"type":"erase"}\n', b"x" * 70_000],
-    )
-    def test_noise_is_answered_or_hung_up_on(self, tmp_path, line):
+    def test_noise_is_answered_or_hung_up_on(self, tmp_path):
         """The ledger goes on."""
         path = tmp_path / "run" / "ledger-operate.sock"
+        noise = [
+            b"\n",
+            b"{}\n",
+            b'{"type":"burn"}\n',
+            b"\xff\n",
+            b'{"type":"erase"}\n',
+            b"x" * 70_000,
+        ]
+        heard = []
         with running(tmp_path) as (process, _):
-            with socket.socket(socket.AF_UNIX) as peer:
-                peer.settimeout(5)
-                peer.connect(str(path))
-                peer.sendall(line)
-                heard = peer.recv(1000)
+            for line in noise:
+                with socket.socket(socket.AF_UNIX) as peer:
+                    peer.settimeout(5)
+                    peer.connect(str(path))
+                    peer.sendall(line)
+                    heard.append(peer.recv(1000))
             census = asyncio.run(ask(path, Count()))
             code = stop(process)
-            noise = process.stderr.read()
+            said = process.stderr.read()
 
-        assert heard == b"" or json.loads(heard)["type"] == "failed"
+        assert [json.loads(one)["type"] for one in heard if one] == ["failed"] * 5
+        assert heard[5] == b""
         assert isinstance(census, Counted)
-        assert (code, noise) == (0, "")
+        assert (code, said) == (0, "")
 
     async def test_a_subject_that_no_record_can_hide_is_refused(self, tmp_path):
         """Only what has canonical JSON."""
