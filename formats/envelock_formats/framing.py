@@ -37,10 +37,11 @@ def from_b64url(text: str) -> bytes:
     """Decode canonical base64url without padding; `FormatError` for any other spelling."""
     try:
         spelled = text.encode("ascii").translate(_FROM_URL) + _PADDING[len(text) % 4]
-        raw = binascii.a2b_base64(spelled)
+        raw = binascii.a2b_base64(spelled, strict_mode=True)
     except ValueError as error:
         raise FormatError("not base64url without padding") from error
-    if b64url(raw) != text:  # skipped characters, padding, and spare bits that hide a spelling
+    tail = raw[len(raw) // 3 * 3 :]  # spare bits in it may hide a second spelling
+    if len(text) != (len(raw) * 4 + 2) // 3 or not text.endswith(b64url(tail)):
         raise FormatError("not canonical base64url")
     return raw
 
@@ -53,10 +54,11 @@ def b64(raw: bytes) -> str:
 def from_b64(text: str) -> bytes:
     """Decode canonical standard base64 with padding; `FormatError` for any other spelling."""
     try:
-        raw = binascii.a2b_base64(text.encode("ascii"))
+        raw = binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
     except ValueError as error:
         raise FormatError("not base64") from error
-    if b64(raw) != text:  # skipped characters, and spare bits that hide a second spelling
+    tail = raw[len(raw) // 3 * 3 :]  # spare bits in it may hide a second spelling
+    if len(text) != (len(raw) + 2) // 3 * 4 or not text.endswith(b64(tail)):
         raise FormatError("not canonical base64")
     return raw
 

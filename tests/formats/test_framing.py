@@ -1,6 +1,8 @@
 """Labels, length prefixes and the spellings of base64."""
 
+import base64
 import hashlib
+from contextlib import suppress
 
 import pytest
 from hypothesis import assume, given
@@ -60,3 +62,20 @@ def test_refuses_other_base64url(text):
     """Padding, spare bits and the other alphabet are errors."""
     with pytest.raises(FormatError):
         from_b64url(text)
+
+
+@given(st.text("AQZaz09+/-_= \n", max_size=12))
+def test_base64_is_read_in_one_spelling_alone(text: str):
+    """Whatever is read is written the same way again, and nothing that could be is refused."""
+    for read, write, plain in (
+        (from_b64url, b64url, base64.urlsafe_b64decode),
+        (from_b64, b64, base64.b64decode),
+    ):
+        padded = text + "=" * (-len(text) % 4) if read is from_b64url else text
+        with suppress(ValueError):
+            expected = plain(padded)
+            if write(expected) == text:
+                assert read(text) == expected
+                continue
+        with pytest.raises(FormatError):
+            read(text)
