@@ -72,9 +72,6 @@ class Inode:
         return bytes(content)
 
 
-Entry = Inode | None  # None: no such name
-
-
 @dataclass(slots=True, eq=False)
 class Folder:
     """Names: what is safe of them, and what each was since."""
