@@ -54,7 +54,11 @@ environment = "development"
 [kas]
 url = "http://127.0.0.1:8080"
 algorithms = ["{wrap}"]
-guard = {{ subject_per_second = 1e6, subject_burst = 1000000 }}
+[kas.guard]
+subject_per_second = 1e6
+subject_burst = 1000000
+paths_per_second = 1e6
+paths_burst = 100000
 [pdp]
 subject_per_second = 1e6
 subject_burst = 1e6
@@ -81,7 +85,9 @@ def main() -> None:
 
 
 @contextmanager
-def deployment(wrap: str, custody: str, workers: int) -> Iterator[Server]:
+def deployment(
+    wrap: str, custody: str, workers: int, policies: Path | None = None
+) -> Iterator[Server]:
     """Everything that answers, with keys of the kind *wrap* in *custody*."""
     with tempfile.TemporaryDirectory() as folder:
         section, environment = '[custody]\nkind = "local"', {}
@@ -92,7 +98,9 @@ def deployment(wrap: str, custody: str, workers: int) -> Iterator[Server]:
             section = token.settings.replace('pin_file = "', f'pin_file = "{folder}/')
             environment = dict(token.environment)
         settings = SETTINGS.format(wrap=wrap, custody=section)
-        with server(workers=workers, settings=settings, environment=environment) as running:
+        with server(
+            policies, workers=workers, settings=settings, environment=environment
+        ) as running:
             yield running
 
 
