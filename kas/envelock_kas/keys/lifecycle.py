@@ -323,7 +323,7 @@ class Lifecycle:
     def _require_room(self, path: KeyPath) -> None:
         """Callers make keys by naming datasets: how many they may name is limited."""
         registry = self._projection.registry
-        if registry.newest(path) is None and len(registry.paths(path.tenant)) >= MAX_PATHS:
+        if registry.newest(path) is None and registry.count(path.tenant) >= MAX_PATHS:
             raise TransitionError(
                 f"{path.tenant} has {MAX_PATHS} key paths: an operator has to create {path}"
             )

@@ -7,6 +7,7 @@ this registry gave still are the ledger's.
 INVARIANT: the number of a version counts its records without a gap, from 1.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -88,6 +89,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._paths: dict[str, dict[int, KeyVersion]] = {}
+        self._by_tenant: dict[str, list[KeyPath]] = {}  # in order
         self._introduced: dict[KeyId, int] = {}
         self._public: set[str] = set()
         self._standings: dict[tuple[KeyId, frozenset[State]], Standing] = {}
@@ -103,6 +105,9 @@ class Registry:
             return
         self._standings.clear()
         for version in _versions(fields):
+            if version.path not in self._paths:
+                path = version.id.path
+                insort(self._by_tenant.setdefault(path.tenant, []), path)
             known = self._paths.setdefault(version.path, {})
             before = known[version.version].number if version.version in known else 0
             if version.number != before + 1:
@@ -131,8 +136,11 @@ class Registry:
 
     def paths(self, tenant: str) -> tuple[KeyPath, ...]:
         """The paths of *tenant*, in order."""
-        found = (KeyPath(text) for text in sorted(self._paths))
-        return tuple(path for path in found if path.tenant == tenant)
+        return tuple(self._by_tenant.get(tenant, ()))
+
+    def count(self, tenant: str) -> int:
+        """How many paths *tenant* has."""
+        return len(self._by_tenant.get(tenant, ()))
 
     def below(self, path: KeyPath) -> tuple[KeyPath, ...]:
         """The paths strictly below *path*."""
