@@ -92,6 +92,10 @@ class LedgerClient:
         """Bytes of records `start <= index < stop`, at most 200; fewer where the log ends."""
         return (await self._ask(wire.Records(start, stop), wire.Many)).items
 
+    async def probe(self) -> dict[str, int]:
+        """As `Writer.probe`."""
+        return (await self._ask(wire.Probe(), wire.Numbers)).numbers
+
     async def snapshot(self, path: Path) -> None:
         """Fetch a copy without openings to *path*, which must not exist.
 

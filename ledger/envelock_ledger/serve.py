@@ -175,8 +175,8 @@ class Connection(asyncio.Protocol):
     async def _ask(self, request: wire.Request) -> wire.Answer:
         writer = self._writer
         match request:
-            case wire.Fences(names):
-                return wire.Numbers(await writer.fences(names))
+            case wire.Fences() | wire.Probe() | wire.Copy():
+                return wire.Numbers(await self._numbers(request))
             case wire.Head():
                 return wire.Text(await writer.head())
             case wire.Find(record_id):
@@ -188,8 +188,6 @@ class Connection(asyncio.Protocol):
                 receipts = await writer.topic(name, since)
             case wire.Records(start, stop):
                 return wire.Many(await writer.records(start, stop))
-            case wire.Copy():
-                return wire.Numbers({"size": await self._make_copy()})
             case wire.Chunk(offset):
                 return wire.Raw(self._read_copy(offset))
             case _:
@@ -197,6 +195,15 @@ class Connection(asyncio.Protocol):
         note = receipts[0].checkpoint if receipts else ""
         openings = self._role.openings
         return wire.Receipts(note, [wire.pack_receipt(r, openings=openings) for r in receipts])
+
+    async def _numbers(self, request: wire.Fences | wire.Probe | wire.Copy) -> dict[str, int]:
+        match request:
+            case wire.Fences(names):
+                return await self._writer.fences(names)
+            case wire.Probe():
+                return await self._writer.probe()
+            case wire.Copy():
+                return {"size": await self._make_copy()}
 
     async def _make_copy(self) -> int:
         """Make a snapshot that only this connection can read; its size in bytes."""

@@ -96,6 +96,10 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, tag="chunk"):
     offset: int
 
 
+class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
+    """Could a record be appended now? Answered by `Numbers` about the ledger, or by `Failed`."""
+
+
 class Outcomes(msgspec.Struct, frozen=True, array_like=True, tag="outcomes"):
     """What became of the entries of one `Append`, and the checkpoint of their receipts."""
 
@@ -178,7 +182,7 @@ class WireExpired(msgspec.Struct, frozen=True, array_like=True, tag="expired"):
 
 
 WireOutcome = WireReceipt | WireRepeated | WireSpent | WireFenced | WireExpired
-Request = Append | Fences | Find | Prove | Topic | Head | Records | Copy | Chunk
+Request = Append | Fences | Find | Prove | Topic | Head | Records | Copy | Chunk | Probe
 Answer = Outcomes | Numbers | Receipts | Text | Raw | Many | Failed
 Requests = list[tuple[int, Request]]
 Answers = list[tuple[int, Answer]]

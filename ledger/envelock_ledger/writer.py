@@ -28,6 +28,7 @@ from envelock_ledger.errors import DamageError, LedgerError, LedgerUnavailableEr
 from envelock_ledger.log import Log
 from envelock_ledger.note import Signer
 from envelock_ledger.place import Place, open_ledger
+from envelock_ledger.probing import Prober
 from envelock_ledger.proof import Receipt
 from envelock_ledger.sequence import Prepared, prepare
 
@@ -92,6 +93,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._waiting = 0  # bytes; changed on the loop alone
         self._closing = self._ended = False
+        self._prober = Prober(place, clock_us)
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         # Everything below is the thread's.
         self._log: Log | None = None
@@ -99,6 +101,7 @@ class Writer:
         self._settled: Settled = []
         self._pause, self._again_at = FIRST_PAUSE, 0.0
         self._fault = LedgerUnavailableError(_CLOSED)
+        self._batches = self._appended = self._faults = 0  # since the start; read by `probe`
 
     @classmethod
     async def start(cls, place: Place, signer: Signer, clock_us: Callable[[], int]) -> "Writer":
@@ -163,6 +166,24 @@ class Writer:
     async def size(self) -> int:
         """How many records there are."""
         return await self.ask(lambda log: log.size)
+
+    async def probe(self) -> dict[str, int]:
+        """Find out whether a record could be appended; numbers about the ledger.
+
+        Raises:
+            LedgerError: It could not, and why.
+        """
+        size, signed_us = await self.ask(lambda log: (log.size, log.head.sequenced_us))
+        await self._prober.require_room()
+        return {
+            **self._prober.numbers(),
+            "batches": self._batches,
+            "appended": self._appended,
+            "faults": self._faults,
+            "queued_bytes": self._waiting,
+            "signed_us": signed_us,
+            "size": size,
+        }
 
     async def snapshot(self, path: Path) -> None:
         """Write a copy without openings to *path*, which must not exist.
@@ -261,6 +282,7 @@ class Writer:
     def _commit(self, log: Log, appends: Sequence[Append]) -> None:
         entries = [prepared for append in appends for prepared in append.entries]
         outcomes = log.append(entries, self._clock())
+        self._batches, self._appended = self._batches + 1, self._appended + len(entries)
         settled: Settled = []
         start = 0
         for append in appends:
@@ -312,6 +334,7 @@ class Writer:
         return Log(open_ledger(self._place, self._signer, self._clock()), self._signer)
 
     def _poison(self, error: LedgerError) -> None:
+        self._faults += 1
         if self._log is not None:
             self._log.close()
         for job in self._snapshots:
