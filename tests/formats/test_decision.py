@@ -47,7 +47,8 @@ def test_verifies_what_the_pdp_signed():
 @pytest.mark.parametrize(
     "changes",
     [{"iss": "https://other"}, {"aud": "kas2"}, {"aud": ["kas"]}, {"exp": NOW}, {"exp": NOW + 61},
-     {"exp": NOW - 1, "iat": NOW - 30, "nbf": NOW - 30}, {"nbf": NOW + 6}, {"iat": NOW + 6},
+     {"exp": NOW - 1, "iat": NOW - 30, "nbf": NOW - 30},
+     {"exp": NOW, "iat": NOW - 30, "nbf": NOW - 30}, {"nbf": NOW + 6}, {"iat": NOW + 6},
      {"exp": ...}, {"sub": ...}, {"jti": ""}, {"act": "delete"}, {"objs": []}, {"extra": 1},
      {"objs": CLAIMS["objs"] * 2}, {"objs": CLAIMS["objs"] * 101}, {"iat": "now"},
      {"policy": {"bundle": "b", "epoch": 3, "rules": [], "more": 1}}, {"cnf": {"jkt": 1}}],
@@ -57,6 +58,18 @@ def test_refuses_other_claims(changes):
     """Another issuer, audience or shape, and times outside the window, are errors."""
     with pytest.raises(decision.DecisionError):
         verify(token(**changes))
+
+
+def objects(count):
+    """That many objects, each with an id of its own."""
+    return [CLAIMS["objs"][0] | {"id": f"sha256:{number:02x}"} for number in range(count)]
+
+
+def test_a_decision_covers_a_hundred_objects():
+    """The limit is what a request may ask at once."""
+    assert len(verify(token(objs=objects(100))).objs) == 100
+    with pytest.raises(decision.DecisionError):
+        verify(token(objs=objects(101)))
 
 
 def test_refuses_other_signers():

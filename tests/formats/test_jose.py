@@ -61,6 +61,14 @@ def test_the_key_decides_the_algorithm():
             jose.verify(jws, other.public_key())
 
 
+def test_a_right_signature_under_another_name_is_refused():
+    """A token signed with its key, that names the algorithm of another kind of key."""
+    jws = read(jose.sign_with_header(EC, {"alg": "EdDSA", "typ": "t+jwt"}, {}))
+
+    with pytest.raises(jose.JoseError, match="another algorithm"):
+        jose.verify(jws, EC.public_key())
+
+
 @pytest.mark.parametrize(
     "header",
     [

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from dataclasses import replace
 
 import msgspec
@@ -447,6 +448,18 @@ class TestStanding:
 
         assert opened.statuses == ["fail"]
         assert "kek_disabled" in opened.errors[0]
+
+    async def test_a_key_that_is_suspended_itself_opens_nothing(self, world: World):
+        """Its own state counts, also when every path above it is open."""
+        sealed, doctor = await world.seal(), world.person("doctor")
+        own = path((await world.published()).path)
+        await world.worker.lifecycle.change(own, "suspend", below=False, actor=OPERATOR)
+        before = Counter(world.custody.operations)
+        opened = await world.request(doctor, sealed).send()
+
+        assert opened.statuses == ["fail"]
+        assert "kek_disabled" in opened.errors[0]
+        assert world.custody.operations == before
 
     async def test_a_tenant_key_that_is_suspended_shuts_what_lies_below(self, world: World):
         """Every version of every path above is fenced, not only the key itself."""

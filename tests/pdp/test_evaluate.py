@@ -64,6 +64,24 @@ class TestReasons:
 
         assert (outcome.reason, outcome.rules) == ("rule: deny", ("deny",))
 
+    def test_names_every_ground_once(self):
+        """The deciding ground first, then whatever else stands on the same side."""
+        claims = {"clearance": "public", "departments": ["oncology"], **_claims("denial")}
+        attrs = ("clearance=secret", "department=oncology", "handling=study")
+
+        outcome = evaluate(bundle(DENY), request(*attrs, claims=claims), NOON)
+
+        assert outcome.reason == "entitlement: clearance"
+        assert outcome.reasons == (
+            "entitlement: clearance",
+            "entitlement: handling",
+            "rule: deny",
+        )
+
+    def test_a_request_shows_no_claims(self):
+        """Claims are personal: they stand in no representation."""
+        assert "salary" not in repr(request(claims={"salary": 1}))
+
     def test_names_the_rule_that_permits(self):
         """A permit is named by its rule."""
         outcome = evaluate(bundle(PERMIT, DENY), request(claims={"yes": 1, "no": 0}), NOON)
