@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SOURCES := formats ledger pdp kas sdk service policies
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-slow interop check lint fresh bench clean packages lock
+.PHONY: help demo test test-slow interop mutants check lint fresh bench clean packages lock
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ test-slow: $(VENV)/.installed packages ## Long tables: crashes, fuzzing
 interop: $(VENV)/.installed packages ## Files and proofs of clients that nobody here wrote
 	ENVELOCK_REQUIRE_VECTORS=1 $(BIN)/python -m pytest tests/formats tests/ledger tests/sdk -k "golden or clients or tessera or merkle or wycheproof"
 
+mutants: $(VENV)/.installed packages ## Whether the tests notice small changes of the source (about an hour)
+	$(BIN)/python tools/mutants.py
+
 check: $(VENV)/.installed lint ## Lint, types, imports, sizes, docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
@@ -41,10 +44,11 @@ fresh: ## Both README commands in an empty clone with an empty environment
 	tools/fresh
 
 bench: $(VENV)/.installed packages ## The figures of benchmarks/README.md
+	@tools/packages wrk
 	for one in benchmarks/[a-z]*.py; do echo "== $$one"; $(BIN)/python $$one || exit 1; done
 
 packages:
-	@tools/packages softhsm2
+	@tools/packages softhsm2 strace
 
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
