@@ -4,8 +4,8 @@
 
 Microseconds of process time, median of repeats. `by id` has rules whose subject target is one id;
 `by value` has `*` targets and one `Equals` each; `no index` has `*` targets and conditions that no
-index can use. `whole` adds entitlement, context and reasons to `by id`. py-abac decides the rules
-of `by id`, its parsed request given.
+index can use. `whole` adds entitlement, context and reasons to `by id`. py-abac and Cedar (where
+`cedarpy` is installed) decide the rules of `by id`, each with its policies and request parsed.
 """
 
 import argparse
@@ -44,9 +44,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     sizes = (1, 100, 1000) if quick else (1, 100, 1000, 10_000)
-    print(f"{'rules':>7} {'by id':>8} {'by value':>9} {'no index':>9} {'whole':>8} {'py-abac':>9}")
+    heads = ["by id", "by value", "no index", "whole", "py-abac", "cedar"]
+    print(f"{'rules':>7} " + " ".join(f"{head:>8}" for head in heads))
     for size in sizes:
-        print(f"{size:>7} " + " ".join(f"{cost:>8.1f}" for cost in _row(size)))
+        print(f"{size:>7} " + " ".join(f"{cost:>8.1f}" for cost in _row(size)), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_signed(Path(folder), calls=20 if quick else 200))
 
@@ -63,11 +64,42 @@ def _row(size: int) -> list[float]:
     whole = bundle(*documents["id"])
     question = request("clearance=secret", claims=CLAIMS, purpose="treatment")
     row.append(_microseconds(lambda: evaluate(whole, question, NOON), repeats))
+    row.append(float("nan"))
     if importlib.util.find_spec("py_abac") and size < LARGE:
         text = json.dumps(documents["id"]).encode()
         oracle = py_abac_rules(read_rules(documents["id"], ()), {"rules/all.json": text})
-        row.append(_microseconds(lambda: oracle.applying(asked), 3))
+        row[-1] = _microseconds(lambda: oracle.applying(asked), 3)
+    row.append(_cedar(size) if importlib.util.find_spec("cedarpy") else float("nan"))
     return row
+
+
+def _cedar(size: int) -> float:
+    """The rules of `by id` in Cedar's language, decided by Cedar."""
+    import cedarpy  # noqa: PLC0415 a peer that need not be there
+
+    policies = "".join(
+        f'permit(principal == User::"{"doctor" if number == 0 else f"person-{number}"}", '
+        'action == Action::"open", resource) when { '
+        'principal.roles.containsAny(["doctor", "nurse"]) && context.hour >= 6 && '
+        '["treatment", "emergency"].contains(context.purpose) };\n'
+        for number in range(size)
+    )
+    parsed = cedarpy.PolicySet.from_str(policies)
+    doctor = {"type": "User", "id": "doctor"}
+    people = [{"uid": doctor, "attrs": {"roles": ["doctor"]}, "parents": []}]
+    entities = cedarpy.Entities.from_json_str(json.dumps(people))
+    asked = {
+        "principal": 'User::"doctor"',
+        "action": 'Action::"open"',
+        "resource": 'Object::"o"',
+        "context": {"hour": 12, "purpose": "treatment"},
+    }
+
+    def decide() -> object:
+        return cedarpy.is_authorized(asked, parsed, entities)
+
+    assert decide().allowed  # noqa: S101 the answer
+    return _microseconds(decide, 300 if size < LARGE else 30)
 
 
 def _rule(shape: str, number: int) -> dict[str, Any]:
