@@ -1,9 +1,11 @@
 """The gate in front of signatures, and the signatures."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -235,3 +237,118 @@ def test_verifies_valid_wycheproof_signatures(vectors):
         count += 1
 
     assert count >= 8
+
+
+def proof_of(jwk):
+    """A token whose header brings a key."""
+    header = {"alg": "ES256", "typ": "dpop+jwt", "jwk": jwk}
+    text = jose.sign_with_header(EC, header, {})
+    return jose.read(
+        text, typ=frozenset({"dpop+jwt"}), max_bytes=5000, names=jose.PROOF_HEADER_NAMES
+    )
+
+
+def test_a_proof_brings_its_key():
+    """The key in the header is loaded, and named by its thumbprint."""
+    jwk = jose.public_jwk(EC.public_key())
+    jws = proof_of(jwk)
+
+    jose.verify(jws, jws.header.key)
+    assert jose.public_jwk(jws.header.key) == jwk
+    assert jws.header.jkt == jose.thumbprint(jwk)
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        [],
+        "key",
+        {},
+        jose.public_jwk(EC.public_key()) | {"x": "AA"},
+        jose.public_jwk(EC.public_key()) | {"y": b64url(b"\x00" * 33)},
+        jose.public_jwk(EC.public_key()) | {"d": "AA"},
+    ],
+    ids=repr,
+)
+def test_refuses_a_proof_without_a_proper_key(jwk):
+    """Whatever stands in `jwk` is a public key of the right size, or the token is malformed."""
+    with pytest.raises(jose.JoseError, match="malformed token"):
+        proof_of(jwk)
+
+
+def test_verifies_rs256():
+    """What an issuer with an RSA key signed; PKCS #1 v1.5 with SHA-256 (RFC 7518 section 3.3)."""
+    header = b64url(b'{"alg":"RS256","typ":"t+jwt"}')
+    signing_input = f"{header}.{b64url(b'{}')}"
+    signature = RSA.sign(signing_input.encode(), padding.PKCS1v15(), hashes.SHA256())
+    jws = read(f"{signing_input}.{b64url(signature)}")
+
+    jose.verify(jws, RSA.public_key())
+    with pytest.raises(jose.JoseError):
+        jose.verify(replace(jws, signing_input=b"x"), RSA.public_key())
+
+
+def test_writes_an_rsa_key_without_leading_zeros():
+    """RFC 7518 section 6.3.1: the modulus in as many octets as it needs."""
+    numbers = RSA.public_key().public_numbers()
+
+    jwk = jose.public_jwk(RSA.public_key())
+
+    assert jwk == {"kty": "RSA", "n": b64url(numbers.n.to_bytes(256, "big")), "e": "AQAB"}
+
+
+def test_other_curves_sign_nothing():
+    """P-384 is a good curve that no token here is signed with."""
+    with pytest.raises(jose.JoseError, match="only P-256"):
+        jose.algorithm(ec.generate_private_key(ec.SECP384R1()).public_key())
+
+
+@pytest.mark.parametrize("extra", [{"kid": None}, {"typ": 1}, {"kid": ["k"]}], ids=repr)
+def test_header_members_have_their_types(extra):
+    """A null, a number and a list are no names."""
+    with pytest.raises(jose.JoseError):
+        jose.read(
+            jose.sign_with_header(EC, {"alg": "ES256", "typ": "t+jwt"} | extra, {}),
+            typ=frozenset({None, "t+jwt", 1}),
+            max_bytes=5000,
+        )
+
+
+def nested(depth):
+    """Arrays in arrays."""
+    return b"[" * depth + b"]" * depth
+
+
+@pytest.mark.parametrize(("depth", "accepted"), [(15, True), (16, False)])
+def test_payloads_nest_to_a_limit(depth, accepted):
+    """Sixteen deep with the object around; one more is refused before anything is verified."""
+    token = token_of(HEADER, b'{"a":' + nested(depth) + b"}")
+
+    if accepted:
+        assert read(token).claims
+        return
+    with pytest.raises(jose.JoseError):
+        read(token)
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(4096, True), (4097, False)])
+def test_headers_have_a_limit(size, accepted):
+    """A header of 4,096 bytes is read, a longer one is not even decoded."""
+    plain = b'{"alg":"ES256","kid":"k","typ":"t+jwt"}'
+    header = plain[:-1] + b" " * (size - len(plain)) + b"}"
+    token = f"{b64url(header)}.{b64url(b'{}')}.{b64url(b's' * 64)}"
+
+    if accepted:
+        assert jose.read(token, typ=frozenset({"t+jwt"}), max_bytes=9000).header.kid == "k"
+        return
+    with pytest.raises(jose.JoseError):
+        jose.read(token, typ=frozenset({"t+jwt"}), max_bytes=9000)
+
+
+def test_tokens_have_a_limit():
+    """As long as the caller allows, to the character."""
+    token = token_of(HEADER)
+
+    assert read(token, max_bytes=len(token))
+    with pytest.raises(jose.JoseError):
+        read(token, max_bytes=len(token) - 1)
