@@ -106,6 +106,18 @@ def online_aad(tenant: str, key_id: str, object_id: bytes, policy_sha256: bytes)
     )
 
 
+def rebound_id(former: str, new_policy: bytes) -> bytes:
+    """The object id of an online wrap that replaces another under a new policy: 16 bytes.
+
+    It follows from what is replaced, so that the same replacement, asked for again, is the same.
+
+    Args:
+        former: Id of the object whose policy is replaced, as text.
+        new_policy: `policy_sha256` of the new policy, 32 bytes.
+    """
+    return digest("envelock/rebind/v1", former.encode(), new_policy)[:OBJECT_ID_SIZE]
+
+
 def wrap_online(
     share: bytes, cipher: AESGCM, *, object_id: bytes, nonce: bytes, aad: bytes
 ) -> OnlineWrap:

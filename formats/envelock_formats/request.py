@@ -67,7 +67,10 @@ def policy_sha256(policy: str) -> bytes:
 
 
 def key_sha256(der: bytes) -> bytes:
-    """Digest of a public key given as DER SubjectPublicKeyInfo."""
+    """Digest of a public key given as DER SubjectPublicKeyInfo.
+
+    Of no bytes where nothing is sealed to anybody: to rebind.
+    """
     return digest("envelock/client-key/v1", der)
 
 
@@ -129,7 +132,7 @@ def request_digest(
         owner: Tenant that owns the objects.
         caller: Who asks.
         act: `open` or `rebind`.
-        key_digest: `key_sha256` of the key that shares are sealed to.
+        key_digest: `key_sha256` of the key that shares are sealed to; of no bytes to rebind.
         objects: In the order of the request.
     """
     rows: list[Json] = [asked.as_json() for asked in objects]

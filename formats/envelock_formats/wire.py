@@ -3,7 +3,7 @@
 `kas.AccessService/Rewrap` carries a *request token*: a JWS whose claim `requestBody` is the JSON
 text of `RewrapBody`. Ours carries two members more, `decision` and `seen`, which others leave out,
 and a `receipt` in the metadata of the first result, which others pass over. `POST /v1/datakeys`
-carries the same kind of token around `SealBody`.
+carries the same kind of token around `SealBody`, `POST /v1/rebind` around `RebindBody`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import msgspec
 from envelock_formats import jose
 from envelock_formats.canonical import Json, decode
 from envelock_formats.errors import FormatError
-from envelock_formats.framing import digest
+from envelock_formats.framing import digest, from_b64url
 from envelock_formats.tdf.keyaccess import KeyAccess
 
 MAX_REQUEST_TOKEN = 4 * 1024 * 1024
@@ -101,6 +101,29 @@ class SealAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     url: str
     digest: str
     keys: tuple[SealedKey, ...]
+    receipt: str | None = None
+
+
+class RebindBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `POST /v1/rebind` asks: *newPolicy* in place of *policy* for the keys of one object.
+
+    `keyAccess` are its key access objects at this KAS, in the order of the manifest. `nonce` is
+    base64url of 16 bytes, by which the tokens of equal requests are told apart.
+    """
+
+    keyAccess: tuple[KeyAccess, ...]  # noqa: N815 as in a manifest
+    policy: str
+    newPolicy: str  # noqa: N815 as in a rewrap
+    nonce: str
+    decision: str | None = None
+    seen: int | None = None
+
+
+class RebindAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `POST /v1/rebind` answers: the key access objects anew, in the order of the request."""
+
+    id: str
+    keyAccess: tuple[KeyAccess, ...]  # noqa: N815 as in a manifest
     receipt: str | None = None
 
 
@@ -219,6 +242,27 @@ def read_seal(body: bytes) -> SealBody:
         raise WireError(f"request body: {error}") from error
     if not 1 <= asked.count <= MAX_DATA_KEYS:
         raise WireError(f"count: 1 to {MAX_DATA_KEYS} data keys")
+    return asked
+
+
+def read_rebind(body: bytes) -> RebindBody:
+    """Read and check the body of a request to rebind.
+
+    Members of key access objects that are not known are ignored, as files of others may have some.
+
+    Raises:
+        FormatError: Malformed, no key or too many, a nonce of another size, or the same policy.
+    """
+    try:
+        asked = decode(body, RebindBody, max_bytes=MAX_REQUEST_TOKEN)
+    except FormatError as error:
+        raise WireError(f"request body: {error}") from error
+    if not 1 <= len(asked.keyAccess) <= MAX_KEYS_OF_OBJECT:
+        raise WireError(f"keyAccess: 1 to {MAX_KEYS_OF_OBJECT} in an object")
+    if len(from_b64url(asked.nonce)) != NONCE_SIZE:
+        raise WireError(f"nonce: base64url of {NONCE_SIZE} bytes")
+    if asked.policy == asked.newPolicy:
+        raise WireError("newPolicy is the policy that the object has")
     return asked
 
 

@@ -73,14 +73,20 @@ def read_asked(body: bytes) -> Asked:
     """
     asked = read_rewrap(body)
     key = client_key(asked.clientPublicKey)
-    objects = [_object(entry) for entry in asked.requests]
+    objects = [read_object(entry) for entry in asked.requests]
     if len({found.id for found in objects}) != len(objects):
         raise WireError("an object stands twice in one request")
     der = spki(key)
     return Asked(asked, key, der, key_sha256(der), objects)
 
 
-def _object(entry: ObjectEntry) -> AskedObject:
+def read_object(entry: ObjectEntry) -> AskedObject:
+    """Read one object.
+
+    Raises:
+        FormatError: Its policy, a key access object or a key id is malformed, or an online wrap
+            stands beside another.
+    """
     keys = [_key(item.keyAccessObjectId, item.keyAccessObject) for item in entry.keyAccessObjects]
     online = [key.online for key in keys if key.online is not None]
     if online and len(keys) > 1:

@@ -202,6 +202,8 @@ def _resource(tenant: str, item: QuestionObject) -> dict[str, Json]:
         "keys_sha256": b64url(item.asked.keys_sha256),
         "tenant": tenant,
     }
+    if item.new_policy is not None:
+        properties["new_policy"] = item.new_policy
     return {"type": "tdf", "id": item.asked.id, "properties": properties}
 
 
@@ -236,7 +238,7 @@ def _answer(
 def _weight(question: Question) -> int:
     """Bytes that a question takes in a call, roughly."""
     each = len(question.subject_token) + 600
-    return sum(each + len(item.policy) for item in question.objects)
+    return sum(each + len(item.policy) + len(item.new_policy or "") for item in question.objects)
 
 
 def _fail(future: asyncio.Future[Answer], reason: str) -> None:

@@ -36,6 +36,7 @@ from envelock_kas.opentdf.connect import (
     read_message,
 )
 from envelock_kas.publish import Publisher
+from envelock_kas.rebind import Rebind
 from envelock_kas.records import Origin
 from envelock_kas.release import Release
 from envelock_ledger.errors import LedgerError
@@ -56,6 +57,7 @@ class Surface:
     gate: Gate
     release: Release
     issue: Issue
+    rebind: Rebind
     publisher: Publisher
     naming: Naming
     administration: Administration
@@ -86,6 +88,7 @@ def application(surface: Surface, routes: Callable[[web.Application], None]) -> 
     app.router.add_get("/.well-known/jwks.json", handlers.keys_of_pdp)
     app.router.add_get("/v1/publickeys", handlers.published_key)
     app.router.add_post("/v1/datakeys", handlers.data_keys)
+    app.router.add_post("/v1/rebind", handlers.rebind)
     app.router.add_get("/healthz", handlers.health)
     routes(app)
     return app
@@ -140,6 +143,12 @@ class Handlers:
         caller = await self._authenticate(request)
         token = await self._request_token(request, caller, "seal")
         return answer(await self._surface.issue(caller, token, self._surface.origin_of(request)))
+
+    async def rebind(self, request: web.Request) -> web.Response:
+        """`POST /v1/rebind`: another policy on the key of one object."""
+        caller = await self._authenticate(request)
+        token = await self._request_token(request, caller, "rebind")
+        return answer(await self._surface.rebind(caller, token, self._surface.origin_of(request)))
 
     async def well_known(self, _request: web.Request) -> web.Response:
         """Where everything is, for clients."""

@@ -12,10 +12,14 @@ from envelock_formats.request import RequestedObject
 
 @dataclass(frozen=True, slots=True)
 class QuestionObject:
-    """One object: its digests, and the base64 text of its policy for the PDP to read itself."""
+    """One object: its digests, and the base64 texts of policies for the PDP to read itself.
+
+    *new_policy* is there to rebind, and only then.
+    """
 
     asked: RequestedObject
     policy: str
+    new_policy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

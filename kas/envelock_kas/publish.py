@@ -61,13 +61,18 @@ class Publisher:
         return PublishedKey(
             kid=str(version.id),
             algorithm=material.alg,
-            pem=await self._pem(version.custody, material),
+            pem=await self.checked(version.custody, material),
             path=path.text,
             url=self._kas_url,
             receipt=(await self._ledger.prove(index)).text(),
         )
 
-    async def _pem(self, custody: str, material: Material) -> str:
+    async def checked(self, custody: str, material: Material) -> str:
+        """The PEM text of a public key, compared with what the custody has.
+
+        Raises:
+            CustodyError: The custody did not answer, or has another key than the record.
+        """
         if (known := self._checked.get(material.handle)) is not None:
             return known
         key = await self._custodies[custody].public(material.handle)

@@ -10,6 +10,7 @@ stand as salted commitments (`c`), and their openings can be erased.
 | denied | the same as far as known, `rsn`; in `objs` also `rsn`; `n` when it stands for several |
 | error | `rsn`, `rh` when known |
 | issue | as release, with `scope` |
+| rebind | as release, with `new[{id, kid, pol}]`, and `moves` when an online wrap was replaced |
 | key.lifecycle | `topic`, `moves`, `keys`, `op` |
 | policy.change | `topic`, `moves`, `bundle`, `namespaces`, `sharing`, `confirmed` |
 | subject.revoke, admin | `topic`, `moves`, `op` |

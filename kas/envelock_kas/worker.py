@@ -26,9 +26,11 @@ from envelock_kas.operators import Operators
 from envelock_kas.pdp import DecisionPoint
 from envelock_kas.projection import Projection
 from envelock_kas.publish import Publisher
+from envelock_kas.rebind import Rebind
 from envelock_kas.recorder import Recorder
 from envelock_kas.records import Origin, Scribe
 from envelock_kas.release import Release
+from envelock_kas.rewrapping import Rewrapper
 from envelock_kas.settings import KasSettings
 from envelock_ledger.errors import LedgerError
 from envelock_ledger.note import VerifierKey
@@ -140,6 +142,13 @@ class Worker:
             recorder=self._recorder,
             clock=parts.clock,
         )
+        publisher = Publisher(
+            ledger=parts.ledger,
+            projection=self.projection,
+            lifecycle=self.lifecycle,
+            custodies=parts.custodies,
+            kas_url=settings.url,
+        )
         return Surface(
             callers=parts.callers,
             gate=gate,
@@ -152,13 +161,8 @@ class Worker:
                 entropy=parts.entropy,
             ),
             issue=self._issue(parts, gate, decisions),
-            publisher=Publisher(
-                ledger=parts.ledger,
-                projection=self.projection,
-                lifecycle=self.lifecycle,
-                custodies=parts.custodies,
-                kas_url=settings.url,
-            ),
+            rebind=self._rebind(parts, gate, decisions, publisher),
+            publisher=publisher,
             naming=self._naming,
             administration=self._administration,
             pdp_keys=parts.pdp_keys,
@@ -179,6 +183,12 @@ class Worker:
             kas_url=parts.settings.url,
             entropy=parts.entropy,
         )
+
+    def _rebind(
+        self, parts: Parts, gate: Gate, decisions: Decisions, publisher: Publisher
+    ) -> Rebind:
+        rewrapper = Rewrapper(custodies=parts.custodies, publisher=publisher, entropy=parts.entropy)
+        return Rebind(gate=gate, decisions=decisions, recorder=self._recorder, rewrapper=rewrapper)
 
     def _request_ids(self) -> str:
         return f"r-{self._entropy(REQUEST_ID_BYTES).hex()}"

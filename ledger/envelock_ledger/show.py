@@ -63,10 +63,10 @@ def names_request(record: Record, request: str) -> bool:
 
 
 def names_object(record: Record, objects: Iterable[str]) -> bool:
-    """Whether the record is about one of *objects*."""
+    """Whether the record is about one of *objects*, or about what came in its place."""
     wanted = set(objects)
-    ids = (item.get("id") for item in _list(record.fields.get("objs")) if isinstance(item, dict))
-    return any(one in wanted for one in ids)
+    rows = [*_list(record.fields.get("objs")), *_list(record.fields.get("new"))]
+    return any(item.get("id") in wanted for item in rows if isinstance(item, dict))
 
 
 def _time(time_us: int, form: str) -> str:

@@ -156,3 +156,21 @@ async def test_a_pdp_that_is_not_there_is_unavailable(tmp_path: Path):
     with pytest.raises(PdpUnavailableError):
         await client.ask(question("o"))
     await client.aclose()
+
+
+async def test_a_new_policy_travels_beside_the_former_one(tmp_path: Path):
+    """To rebind, and only then: the PDP reads both texts itself."""
+    seen: list[dict] = []
+
+    def pick(asked: list[dict]) -> object:
+        seen.extend(item["resource"]["properties"] for item in asked)
+        return permit(asked)
+
+    asked = RequestedObject("o", bytes(32), bytes(32), bytes(32))
+    both = [QuestionObject(asked, "e30=", "e30K")]
+    async with pdp(tmp_path, pick) as (client, _):
+        await client.ask(Question("rebind", "clinic", bytes(32), both, "token"))
+        await client.ask(question("o"))
+
+    assert [item.get("new_policy") for item in seen] == ["e30K", None]
+    assert [item["policy"] for item in seen] == ["e30=", "e30="]

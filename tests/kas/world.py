@@ -44,7 +44,7 @@ from envelock_kas.custody import Custody
 from envelock_kas.custody.local import LocalCustody
 from envelock_kas.errors import PdpUnavailableError
 from envelock_kas.keys.lifecycle import Actor
-from envelock_kas.pdp import Answer, Question
+from envelock_kas.pdp import Answer, Question, QuestionObject
 from envelock_kas.records import Origin
 from envelock_kas.settings import KasSettings
 from envelock_kas.worker import Parts, Worker
@@ -137,6 +137,7 @@ class ScriptedPdp:
                 b64url(item.asked.keys_sha256),
                 permit=reason is None,
                 obligations=self.obligations,
+                new_policy_sha256=_new_policy(item),
             )
             for item in question.objects
         )
@@ -174,6 +175,10 @@ class ScriptedPdp:
             "cnf": decisions.Confirmation(caller.jkt),
         }
         return decisions.sign(decisions.Decision(**(claims | self.changes)), self.key, "pdp-1")
+
+
+def _new_policy(item: QuestionObject) -> str | None:
+    return None if item.new_policy is None else b64url(policy_sha256(item.new_policy))
 
 
 @dataclass

@@ -18,7 +18,8 @@ class State(StrEnum):
 
 WRAPS = frozenset({State.ACTIVE})
 UNWRAPS = frozenset({State.ACTIVE, State.DEPRECATED})
-# A retired key opens only what is wrapped anew in the same step, which no release does.
+# A retired key opens only what is wrapped anew in the same step.
+REWRAPS = UNWRAPS | {State.RETIRED}
 _LIVING = frozenset({State.PRE_ACTIVE, State.ACTIVE, State.DEPRECATED, State.RETIRED})
 _AWAY = frozenset({State.SUSPENDED, State.PENDING_DESTRUCTION})
 
