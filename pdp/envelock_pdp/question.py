@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from envelock_formats.canonical import Json, convert, parse
+from envelock_formats.canonical import decode
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import from_b64url
 from envelock_pdp import QuestionError
@@ -70,7 +70,7 @@ class _Evaluation(msgspec.Struct, frozen=True):
 
 
 class _Body(_Evaluation, frozen=True):
-    evaluations: tuple[Any, ...] = ()  # each is read for itself
+    evaluations: tuple[msgspec.Raw, ...] = ()  # each is read for itself
     options: _Options = _Options()
 
 
@@ -136,7 +136,7 @@ def read_each(
         QuestionError: Not strict JSON, the top level is malformed, or there are too many.
     """
     try:
-        body = convert(parse(text, max_bytes=max_bytes), _Body)
+        body = decode(text, _Body, max_bytes=max_bytes)
     except FormatError as error:
         raise QuestionError(str(error)) from error
     if not several or not body.evaluations:
@@ -147,13 +147,13 @@ def read_each(
     return Questions(asked, body.options.evaluations_semantic, single=False)
 
 
-def _each(evaluation: Json, body: _Body, place: int) -> Question | Malformed:
+def _each(evaluation: msgspec.Raw, body: _Body, place: int) -> Question | Malformed:
     at = f"evaluations[{place}]"
     try:
-        return _question(convert(evaluation, _Evaluation), body, f"{at}.")
+        return _question(_EVALUATIONS.decode(evaluation), body, f"{at}.")
     except QuestionError as error:
         return Malformed(str(error))
-    except FormatError as error:
+    except msgspec.DecodeError as error:
         return Malformed(f"{at}: {error}")
 
 
@@ -199,3 +199,6 @@ def _require_digest(text: str, at: str) -> None:
             raise QuestionError(f"{at}: expected 32 bytes")
     except FormatError as error:
         raise QuestionError(f"{at}: {error}") from error
+
+
+_EVALUATIONS = msgspec.json.Decoder(_Evaluation)
