@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from envelock.aio import AsyncClient
     from envelock.client import Client, Opened
     from envelock.reader import Reader
+    from envelock.rebinding import Rebound
     from envelock.writer import Sealed
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "NotAuthenticatedError",
     "Opened",
     "Reader",
+    "Rebound",
     "ReceiptError",
     "Sealed",
     "SealedFileError",
@@ -53,6 +55,7 @@ _HOMES = {
     "Client": "envelock.client",
     "Opened": "envelock.client",
     "Reader": "envelock.reader",
+    "Rebound": "envelock.rebinding",
     "Sealed": "envelock.writer",
 }
 

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar, overload
@@ -17,6 +18,8 @@ from envelock.exchange import Call, Done, Pause, Reply, Steps, TokenWanted, adva
 from envelock.files import Progress, Source, Target, refuse_large, refuse_text, size_hint
 from envelock.opening import Unlocked, unlock
 from envelock.reader import Reader, SealedFile
+from envelock.rebinding import Rebound, rebound, replaced, rewriting, target_of
+from envelock.rebinding import planned as planned_rebind
 from envelock.sealing import planned
 from envelock.session import Session, open_session
 from envelock.transport import AsyncTransport
@@ -130,6 +133,42 @@ class AsyncClient:
             return await self._in_thread(
                 partial(delivered, reader, out, force=force, progress=progress)
             )
+
+    @overload
+    async def rebind(
+        self, file: PathLike[str], *, attrs: str | Sequence[str], progress: Progress | None = None
+    ) -> Rebound: ...
+    @overload
+    async def rebind(
+        self,
+        file: bytes | bytearray | memoryview,
+        *,
+        attrs: str | Sequence[str],
+        progress: Progress | None = None,
+    ) -> bytes: ...
+    async def rebind(
+        self,
+        file: PathLike[str] | bytes | bytearray | memoryview,
+        *,
+        attrs: str | Sequence[str],
+        progress: Progress | None = None,
+    ) -> Rebound | bytes:
+        """Give a sealed file another policy, without opening it; see `Client.rebind`."""
+        refuse_text(file)
+        target = target_of(file)
+        sealed = await self._in_thread(partial(SealedFile.open, file))
+        with sealed:
+            plan = await self.run(planned_rebind(self.session, sealed, attrs))
+            work = rewriting(sealed, target, progress)
+            writing = await self._in_thread(work.__enter__)
+            try:
+                done = await self.run(replaced(sealed, plan))
+                await self._in_thread(partial(writing.finish, plan.policy, done.keys))
+            except BaseException as error:
+                work.__exit__(type(error), error, error.__traceback__)
+                raise
+            await self._in_thread(partial(work.__exit__, None, None, None))
+            return rebound(sealed, plan, done, target)
 
     async def open(self, source: Source, *, legacy: bool = False) -> Reader:
         """Open *source* for reading anywhere in it; reading itself blocks."""

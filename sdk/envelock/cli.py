@@ -24,13 +24,15 @@ SUMMARIES = {
     "login": "Write a profile: where the KAS is, who you are, which ledger.",
     "encrypt": "Seal a file or a stream.",
     "decrypt": "Open a sealed file, if its policy permits.",
+    "rebind": "Give a sealed file another policy, without opening it.",
     "inspect": "Show what a sealed file says of itself.",
     "keys": "List, rotate, suspend and destroy keys.",
     "policy": "Try policy bundles before they are in force.",
     "ledger": "Verify, read and copy the ledger.",
+    "status": "Whether keys are released here; if not, what is missing.",
     "demo": "The whole story on this machine, in ten steps.",
 }
-OWN = ("login", "encrypt", "decrypt", "inspect")
+OWN = ("login", "encrypt", "decrypt", "rebind", "inspect")
 BANNER = """\
 envelock seals files whose keys are released by policy, and never without a record.
 

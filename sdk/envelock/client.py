@@ -9,6 +9,7 @@ nor answers.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar, overload
@@ -17,6 +18,8 @@ from envelock.exchange import Steps, drive
 from envelock.files import Progress, Source, Target, refuse_large, refuse_text, size_hint
 from envelock.opening import unlock
 from envelock.reader import Reader, SealedFile
+from envelock.rebinding import Rebound, rebound, replaced, rewriting, target_of
+from envelock.rebinding import planned as planned_rebind
 from envelock.sealing import planned
 from envelock.session import Session, open_session
 from envelock.transport import SyncTransport
@@ -181,6 +184,51 @@ class Client:
         """
         with self.open(source, legacy=legacy) as reader:
             return delivered(reader, out, force=force, progress=progress)
+
+    @overload
+    def rebind(
+        self, file: PathLike[str], *, attrs: str | Sequence[str], progress: Progress | None = None
+    ) -> Rebound: ...
+    @overload
+    def rebind(
+        self,
+        file: bytes | bytearray | memoryview,
+        *,
+        attrs: str | Sequence[str],
+        progress: Progress | None = None,
+    ) -> bytes: ...
+    def rebind(
+        self,
+        file: PathLike[str] | bytes | bytearray | memoryview,
+        *,
+        attrs: str | Sequence[str],
+        progress: Progress | None = None,
+    ) -> Rebound | bytes:
+        """Give a sealed file another policy, without opening it.
+
+        A path is rewritten in its place, whole or not at all; of bytes the new ones are returned.
+        Nobody reads the content for it: payload and root signature stay as they are.
+
+        Files that were sealed `online` open under the new policy alone, wherever copies are. Of any
+        other file the former copies open as before. When this is cut short, the same again with the
+        former file completes it.
+
+        Args:
+            file: A sealed file: a path, or bytes.
+            attrs: What it asks from now on; names that it lists (`dissem`) stay.
+            progress: Called with bytes copied.
+
+        Raises:
+            EnvelockError: One of its family, by what went wrong.
+        """
+        refuse_text(file)
+        target = target_of(file)
+        with SealedFile.open(file) as sealed:
+            plan = self.run(planned_rebind(self.session, sealed, attrs))
+            with rewriting(sealed, target, progress) as writing:
+                done = self.run(replaced(sealed, plan))
+                writing.finish(plan.policy, done.keys)
+            return rebound(sealed, plan, done, target)
 
     def open(self, source: Source, *, legacy: bool = False) -> Reader:
         """Open *source* for reading anywhere in it: a seekable binary file."""

@@ -73,7 +73,7 @@ class Unlocked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
+class Server:
     """Where a server is reached, and as whom."""
 
     session: Session
@@ -81,10 +81,10 @@ class _Server:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class Group:
     """The key access objects of a file at one server, by their positions in the manifest."""
 
-    server: _Server
+    server: Server
     keys: Mapping[int, KeyAccess]
 
     @property
@@ -105,8 +105,8 @@ def unlock(session: Session, sealed: SealedFile) -> Steps[Unlocked]:
     """
     shares: dict[int, bytes] = {}
     receipts: list[str] = []
-    failures: list[tuple[_Group, EnvelockError]] = []
-    groups = yield from _groups(session, sealed)
+    failures: list[tuple[Group, EnvelockError]] = []
+    groups = yield from groups_of(session, sealed)
     for group in groups:
         if group.splits <= _obtained(sealed, shares):
             continue  # an alternative has given them: nobody releases a key in vain
@@ -137,14 +137,19 @@ def ledger_id(keys: Sequence[KeyAccess]) -> str:
     return object_id(keys)
 
 
-def _groups(session: Session, sealed: SealedFile) -> Steps[list[_Group]]:
-    """The servers to ask, the profile's own first."""
+def groups_of(session: Session, sealed: SealedFile) -> Steps[list[Group]]:
+    """The servers to ask for shares of *sealed*, the profile's own first.
+
+    Raises:
+        KasNotAllowedError: A split has no share at a server that may be asked.
+        UnavailableError: A server did not say what files name it by, and one is not known without.
+    """
     allowed, silent = yield from _allowed(session, sealed)
-    found: dict[_Server, dict[int, KeyAccess]] = {}
+    found: dict[Server, dict[int, KeyAccess]] = {}
     for position, key in enumerate(sealed.key_access):
         if (server := allowed.get(_origin_of(key) or "")) is not None:
             found.setdefault(server, {})[position] = key
-    groups = [_Group(server, keys) for server, keys in found.items()]
+    groups = [Group(server, keys) for server, keys in found.items()]
     reached = {split for group in groups for split in group.splits}
     for split in (key.split for key in sealed.key_access):
         if split not in reached:
@@ -154,7 +159,7 @@ def _groups(session: Session, sealed: SealedFile) -> Steps[list[_Group]]:
 
 def _allowed(
     session: Session, sealed: SealedFile
-) -> Steps[tuple[dict[str, _Server], UnavailableError | None]]:
+) -> Steps[tuple[dict[str, Server], UnavailableError | None]]:
     """The servers that may be asked, by the origins that files name them by.
 
     Peers are asked for theirs only when the file names a server that is not known without.
@@ -166,21 +171,21 @@ def _allowed(
         The servers, and the error of one that did not say what files name it by.
     """
     silent: UnavailableError | None = None
-    own = _Server(session, session.url)
+    own = Server(session, session.url)
     found = {session.url: own}
     try:
         found[(yield from _announced(session))] = own
     except UnavailableError as error:
         silent = error
     for url in map(private_origin, session.profile.values.kas):
-        found.setdefault(url, _Server(session, url))
+        found.setdefault(url, Server(session, url))
     for peer in session.peers:
-        found.setdefault(peer.url, _Server(peer, peer.url))
+        found.setdefault(peer.url, Server(peer, peer.url))
     for peer in session.peers:
         if all(_origin_of(key) in found for key in sealed.key_access):
             break
         try:
-            found.setdefault((yield from _announced(peer)), _Server(peer, peer.url))
+            found.setdefault((yield from _announced(peer)), Server(peer, peer.url))
         except UnavailableError as error:
             silent = silent or error.at(peer.url)
     return found, silent
@@ -209,11 +214,11 @@ def _origin_of(key: KeyAccess) -> str | None:
         return None
 
 
-def _obtain(sealed: SealedFile, group: _Group) -> Steps[tuple[dict[int, bytes], str | None]]:
+def _obtain(sealed: SealedFile, group: Group) -> Steps[tuple[dict[int, bytes], str | None]]:
     """One rewrap for all shares at one server; verifies the receipt before anything is used."""
     key = fresh_key()
     session = group.server.session
-    witness = yield from _witness(group.server)
+    witness = yield from witness_of(group.server)
     since = witness.newest() if witness is not None else None
     body = RewrapBody(
         clientPublicKey=public_pem(key.public_key()),
@@ -256,7 +261,7 @@ def _require_bound(sealed: SealedFile, shares: Mapping[int, bytes]) -> None:
         raise sealed_file_error(error) from error
 
 
-def _witness(server: _Server) -> Steps[Witness | None]:
+def witness_of(server: Server) -> Steps[Witness | None]:
     """Who verifies the receipt of a server; None for one that is listed by its address alone."""
     session = server.session
     if server.url != session.url:
@@ -264,12 +269,12 @@ def _witness(server: _Server) -> Steps[Witness | None]:
     return session.witness((yield from session.configuration()))
 
 
-def _entry(sealed: SealedFile, group: _Group) -> ObjectEntry:
+def _entry(sealed: SealedFile, group: Group) -> ObjectEntry:
     entries = tuple(KeyAccessEntry(f"kao-{n}", key) for n, key in group.keys.items())
     return ObjectEntry(entries, PolicyEntry(_POLICY_ID, sealed.policy_text))
 
 
-def _asked(sealed: SealedFile, group: _Group, pem: str, jkt: str) -> Asked:
+def _asked(sealed: SealedFile, group: Group, pem: str, jkt: str) -> Asked:
     keys = tuple(group.keys.values())
     try:
         requested = RequestedObject(
@@ -318,7 +323,7 @@ def _obtained(sealed: SealedFile, shares: Mapping[int, bytes]) -> set[str]:
     return {sealed.key_access[position].split for position in shares}
 
 
-def _failure(missing: set[str], failures: Sequence[tuple[_Group, EnvelockError]]) -> EnvelockError:
+def _failure(missing: set[str], failures: Sequence[tuple[Group, EnvelockError]]) -> EnvelockError:
     """What to tell when the shares of *missing* were not obtained.
 
     A split whose every server refused is told first: trying again will not help. Where one of a

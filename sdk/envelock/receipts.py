@@ -34,7 +34,7 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 class _Release(msgspec.Struct, frozen=True):
-    """What of a `release` or `issue` record is compared with the request."""
+    """What of a `release`, `issue` or `rebind` record is compared with the request."""
 
     typ: str
     tn: str
@@ -42,6 +42,7 @@ class _Release(msgspec.Struct, frozen=True):
     kas: str
     rh: str
     objs: tuple[_Row, ...]
+    new: tuple[_Row, ...] = ()  # of a `rebind`
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +108,28 @@ class Witness:
             ReceiptError: It is of another request, or does not list what was released.
         """
         verified = self.verify(text, since)
-        record = _record(verified, "release")
-        caller = _caller(verified, record, asked.jkt)
-        digest = request_digest(
-            kas_id=record.kas,
-            owner=record.tn,
-            caller=caller,
-            act=asked.act,
-            key_digest=asked.key_digest,
-            objects=asked.objects,
-        )
-        policies = {item.id: item.policy_sha256.hex() for item in asked.objects}
-        listed = {row.id for row in record.objs if policies.get(row.id) == row.pol}
-        if record.rh != digest.hex() or listed != released:
+        _require_asked(verified, _record(verified, "release"), asked, released)
+        return verified
+
+    def require_rebind(
+        self, text: str | None, asked: Asked, successor: str, since: Head | None
+    ) -> VerifiedRecord:
+        """Verify that a receipt records that one object got another policy.
+
+        Args:
+            text: The receipt.
+            asked: The request; its one object names the new policy.
+            successor: Id of the object under the new policy.
+            since: What `newest` was when the request was sent.
+
+        Raises:
+            ReceiptError: It is of another request, or names another object or policy.
+        """
+        verified = self.verify(text, since)
+        record = _record(verified, "rebind")
+        _require_asked(verified, record, asked, {item.id for item in asked.objects})
+        policies = {(item.new_policy_sha256 or b"").hex() for item in asked.objects}
+        if {(row.id, row.pol) for row in record.new} != {(successor, pol) for pol in policies}:
             raise ReceiptError("receipt is of another request")
         return verified
 
@@ -244,6 +254,28 @@ def seal_digest_of(
         )
 
     return digest_of
+
+
+def _require_asked(
+    verified: VerifiedRecord, record: _Release, asked: Asked, listed: set[str]
+) -> None:
+    """The record is of the request *asked*, and lists those of its objects.
+
+    Raises:
+        ReceiptError: It is of another request, or lists others.
+    """
+    digest = request_digest(
+        kas_id=record.kas,
+        owner=record.tn,
+        caller=_caller(verified, record, asked.jkt),
+        act=asked.act,
+        key_digest=asked.key_digest,
+        objects=asked.objects,
+    )
+    policies = {item.id: item.policy_sha256.hex() for item in asked.objects}
+    found = {row.id for row in record.objs if policies.get(row.id) == row.pol}
+    if record.rh != digest.hex() or found != listed:
+        raise ReceiptError("receipt is of another request")
 
 
 def _record(verified: VerifiedRecord, typ: str) -> _Release:

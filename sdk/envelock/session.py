@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -29,6 +29,8 @@ from envelock_formats.errors import FormatError
 from envelock_formats.request import spki_from_pem
 from envelock_formats.wire import (
     PublishedKey,
+    RebindAnswer,
+    RebindBody,
     RewrapAnswer,
     RewrapBody,
     SealAnswer,
@@ -90,19 +92,11 @@ class Attributes(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrapped:
-    """The answer to a rewrap, and the id that its record has."""
+class Told(Generic[T]):
+    """An answer that was read, and the id that its record has."""
 
-    answer: RewrapAnswer
+    answer: T
     request_id: str | None
-    jkt: str  # of the token that the request showed, or empty
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """The answer to a request for data keys."""
-
-    answer: SealAnswer
     jkt: str  # of the token that the request showed, or empty
 
 
@@ -194,7 +188,7 @@ class Session:
             hint="run `envelock login`, or pass ledger_key=",
         )
 
-    def rewrap(self, body: RewrapBody, url: str | None = None) -> Steps[Rewrapped]:
+    def rewrap(self, body: RewrapBody, url: str | None = None) -> Steps[Told[RewrapAnswer]]:
         """Ask a KAS for shares.
 
         Raises:
@@ -204,15 +198,31 @@ class Session:
         message = self._signed(body)
         target = f"{base}/kas.AccessService/Rewrap"
         done = yield from self._asked("POST", target, message, "open")
-        return Rewrapped(_read(done.reply, RewrapAnswer, "open"), done.reply.request_id, done.jkt)
+        return _told(done, RewrapAnswer, "open")
 
-    def data_keys(self, body: SealBody) -> Steps[Issued]:
+    def data_keys(self, body: SealBody) -> Steps[Told[SealAnswer]]:
         """Ask for data keys made online. Not tried again: each request makes other keys."""
         message = self._signed(body)
         done = yield from self._once("POST", f"{self.url}/v1/datakeys", message, "data keys")
-        answer = _read(done.reply, SealAnswer, "data keys")
-        yield from self._require_ours(answer.url, "data keys")
-        return Issued(answer, done.jkt)
+        told = _told(done, SealAnswer, "data keys")
+        yield from self._require_ours(told.answer.url, "data keys")
+        return told
+
+    def rebind(self, body: RebindBody, url: str, *, again: bool) -> Steps[Told[RebindAnswer]]:
+        """Ask a KAS for another policy on the keys of one object.
+
+        Args:
+            body: What is asked.
+            url: The KAS.
+            again: Whether the same request may be sent again: for an online wrap, whose replacement
+                is the same each time.
+
+        Raises:
+            EnvelockError: It refuses, or does not answer.
+        """
+        send = self._asked if again else self._once
+        done = yield from send("POST", f"{url}/v1/rebind", self._signed(body), "rebind")
+        return _told(done, RebindAnswer, "rebind")
 
     def published_key(self, dataset: str | None) -> Steps[PublishedKey]:
         """The public key that new files are sealed to; verified once, then kept for a while.
@@ -271,7 +281,7 @@ class Session:
         if not same:
             raise UnavailableError(f"{what}: the answer names another KAS than the one asked")
 
-    def _signed(self, body: RewrapBody | SealBody) -> bytes:
+    def _signed(self, body: RewrapBody | SealBody | RebindBody) -> bytes:
         token = write_request_token(body, self.credentials.key, now=int(time.time()))
         return msgspec.json.encode({"signedRequestToken": token})
 
@@ -368,6 +378,10 @@ def open_session(
 def fresh_key() -> ec.EllipticCurvePrivateKey:
     """An ephemeral P-256 key."""
     return ec.generate_private_key(ec.SECP256R1())
+
+
+def _told(done: _Answered, shape: type[T], what: str) -> Told[T]:
+    return Told(_read(done.reply, shape, what), done.reply.request_id, done.jkt)
 
 
 def _read(reply: Reply, shape: type[T], what: str) -> T:

@@ -56,6 +56,7 @@ class Container:
 
     payload_offset: int  # bytes from the start
     payload_size: int  # bytes
+    payload_crc: int  # CRC-32 as stated; not recomputed
     manifest: bytes
 
 
@@ -131,6 +132,7 @@ def read_container(read_at: ReadAt, size: int) -> Container:
     return Container(
         payload_offset=data[PAYLOAD],
         payload_size=by_name[PAYLOAD].size,
+        payload_crc=by_name[PAYLOAD].crc,
         manifest=_manifest(read_at, by_name[MANIFEST], data[MANIFEST]),
     )
 

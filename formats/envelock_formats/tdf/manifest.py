@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from envelock_formats.canonical import Json, convert, parse
+from envelock_formats.canonical import Json, convert, parse, plain
 from envelock_formats.errors import FormatError, IntegrityError, UnsupportedAlgorithmError
 from envelock_formats.framing import b64, from_b64
 from envelock_formats.online import is_online
@@ -203,6 +203,26 @@ def write_manifest(manifest: Manifest) -> bytes:
     if len(text) > MAX_MANIFEST:
         raise ManifestError(f"manifest: {len(text)} bytes, at most {MAX_MANIFEST}; larger segments")
     return text
+
+
+def rebind_manifest(text: bytes, policy: str, key_access: Sequence[KeyAccess]) -> bytes:
+    """The manifest *text* with another policy and other wrapped keys; all else as it stands.
+
+    Segments and root signature are of the data key, which stays, so they hold as they did.
+
+    Raises:
+        FormatError: What comes out is not a manifest that `parse_manifest` accepts.
+    """
+    found = parse(text, max_bytes=MAX_MANIFEST)
+    match found:
+        case {"encryptionInformation": dict(encryption)}:
+            encryption["policy"] = policy
+            encryption["keyAccess"] = [plain(_key_access(key)) for key in key_access]
+        case _:
+            raise ManifestError("manifest: says nothing of its encryption")
+    made = msgspec.json.encode(found)
+    parse_manifest(made)
+    return made
 
 
 def _wire(manifest: Manifest) -> dict[str, object]:

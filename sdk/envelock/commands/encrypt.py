@@ -8,10 +8,10 @@ import click
 from envelock.client import Client
 from envelock.commands import places, progress
 from envelock.commands.console import Console
-from envelock.commands.wording import asks_text, attributes_of, refusal, size_text
-from envelock.errors import DeniedError, EnvelockError
+from envelock.commands.wording import asks_text, attributes_of, refusal, size_text, unopenable
+from envelock.errors import DeniedError
 from envelock.files import size_hint
-from envelock.sealing import openable, resolve
+from envelock.sealing import resolve
 from envelock_formats.canonical import Json
 from envelock_formats.fqn import AttributeValue
 
@@ -63,7 +63,8 @@ def command(
         client = stack.enter_context(console.client())
         over = _splits(console, splits, stack)
         values = client.run(resolve(client.session, names))
-        _warn(console, client, values)
+        if (warning := unopenable(client, values)) is not None:
+            console.tell(warning)
         try:
             with progress.shown(console, "sealing", size) as told:
                 sealed = client.encrypt(
@@ -93,22 +94,6 @@ def _splits(console: Console, splits: Sequence[str], stack: ExitStack) -> list[l
         [stack.enter_context(console.client_of(name)) for name in names.split(",")]
         for names in splits
     ]
-
-
-def _warn(console: Console, client: Client, values: Sequence[AttributeValue]) -> None:
-    """Warn of what nobody could open, as far as that can be looked up."""
-    if not values:
-        console.tell("warning: no --attr: only a rule can permit anybody to open this")
-        return
-    try:
-        can_open = client.run(openable(client.session, values))
-    except EnvelockError:
-        return  # the warning is a courtesy, and sealing needs no decision point
-    if not can_open:
-        console.tell(
-            f"warning: no mapping or rule of your tenant could open what asks for"
-            f" {_asks(client, values)}"
-        )
 
 
 def _asks(client: Client, values: Sequence[AttributeValue]) -> str:

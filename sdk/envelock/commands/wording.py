@@ -1,11 +1,12 @@
 """Words that several commands share: sizes, what a file asks, and how a refusal reads."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from envelock.client import Client
 from envelock.errors import DeniedError, EnvelockError, SealedFileError
 from envelock.exchange import Steps
+from envelock.sealing import openable
 from envelock.session import Attributes, Session
 from envelock_formats.canonical import parse_object
 from envelock_formats.errors import FormatError
@@ -41,6 +42,22 @@ def attributes_of(client: Client) -> Attributes | None:
         return None
 
 
+def unopenable(client: Client, values: Sequence[AttributeValue]) -> str | None:
+    """A warning of what nobody could open, as far as that can be looked up; None when all is well.
+
+    It is a courtesy: sealing needs no decision point.
+    """
+    if not values:
+        return "warning: no --attr: only a rule can permit anybody to open this"
+    try:
+        if client.run(openable(client.session, values)):
+            return None
+    except EnvelockError:
+        return None
+    asks = asks_text(values, attributes_of(client))
+    return f"warning: no mapping or rule of your tenant could open what asks for {asks}"
+
+
 @contextmanager
 def naming(label: str) -> Iterator[None]:
     """Say of which file an error is."""
@@ -63,7 +80,7 @@ def refusal(
 
     Args:
         client: Who was refused.
-        verb: `open` or `seal`.
+        verb: `open`, `seal` or `rebind`.
         label: What people call the file.
         asked: What it asks, or would.
         error: The refusal as the server gave it.
