@@ -13,7 +13,8 @@ import signal
 import ssl
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from aiohttp import web
@@ -24,11 +25,13 @@ from envelock_kas.custody import Custody
 from envelock_kas.custody.local import LocalCustody
 from envelock_kas.keys.registry import RegistryError
 from envelock_kas.pdp_keys import PinnedKeys
+from envelock_kas.pdp_probe import PdpProbe
 from envelock_kas.settings import (
     CustodySettings,
     KasSettings,
     require_safe_address,
 )
+from envelock_kas.watching import Probes, Watch
 from envelock_kas.worker import Parts, Worker
 from envelock_ledger.errors import LedgerError
 from envelock_ledger.note import VerifierKey
@@ -36,6 +39,7 @@ from envelock_ledger.remote import LedgerClient
 from envelock_ledger.settings import WRITING_ROLE, socket_path
 from envelock_service.callers import Callers
 from envelock_service.loop import run
+from envelock_service.metrics import operator_application, status_socket
 from envelock_service.oidc import CallerSettings, TokenVerifier, with_development_issuer
 from envelock_service.server import runner
 from envelock_service.settings import FILE, DeploymentSettings, SettingsError, section
@@ -79,8 +83,14 @@ async def serve(data: Path, worker: int, listen: str, ledger_key: str) -> None:
         parts = await _parts(stack, data, settings, ledger_key, f"{host}:{port}")
         made = Worker(parts)
         await stack.enter_async_context(made.running(keeper=worker == 0))
+        await stack.enter_async_context(_watching(made.watch))
         if worker == 0:
             await _serve_internal(stack, made.internal_app, data / "run" / "kas.sock")
+        watch = made.watch
+        operators = operator_application(
+            watch.health, watch.meters.registry, time.time(), watch.shown
+        )
+        await _serve_internal(stack, operators, status_socket(data, f"kas-{worker}"))
         public = await _started(stack, made.app)
         site = web.TCPSite(
             public, host, int(port), reuse_port=True, ssl_context=_tls(data, settings)
@@ -105,6 +115,8 @@ async def _parts(
     stack.callback(pdp_socket.close)
     pdp = AuthzenClient(pdp_socket.text, settings.id)
     stack.push_async_callback(pdp.aclose)
+    probe = PdpProbe(pdp_socket.text)
+    stack.push_async_callback(probe.aclose)
     scheme = "https" if settings.tls_cert_file else "http"
     origins = [settings.url.rstrip("/"), f"{scheme}://{address}"]
     tokens = TokenVerifier(callers, time.time, time.monotonic)
@@ -122,7 +134,19 @@ async def _parts(
         clock=time.time,
         entropy=os.urandom,
         subject_secret=_secret(data / settings.subject_key_file),
+        probes=Probes(pdp=probe, issuer=tokens.require_keys),
     )
+
+
+@asynccontextmanager
+async def _watching(watch: Watch) -> AsyncIterator[None]:
+    """Watch from now on, until the end of the context."""
+    task = asyncio.create_task(watch.health.watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def _custody(data: Path, settings: CustodySettings, deployment: DeploymentSettings) -> Custody:

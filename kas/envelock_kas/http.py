@@ -4,7 +4,7 @@ Connect unary at the root of the host, a small REST API beside it, and on a Unix
 what the PDP announces.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -41,8 +41,16 @@ from envelock_kas.records import Origin
 from envelock_kas.release import Release
 from envelock_ledger.errors import LedgerError
 from envelock_service.callers import Authenticated, Callers
+from envelock_service.health import Health
 from envelock_service.problem import Problem, problem_response
-from envelock_service.server import REQUEST_ID, Handler, identify, read_body, same_user
+from envelock_service.server import (
+    REQUEST_ID,
+    Handler,
+    health_response,
+    identify,
+    read_body,
+    same_user,
+)
 
 CONNECT_PREFIX = "/kas.AccessService/"
 JSON = frozenset({"application/json"})
@@ -65,7 +73,7 @@ class Surface:
     configuration: Mapping[str, Json]
     request_ids: Callable[[], str]
     count: Callable[[str], None]
-    require_ready: Callable[[], Awaitable[None]]
+    health: Health
     behind_proxy: bool = False
 
     def origin_of(self, request: web.Request) -> Origin:
@@ -162,9 +170,8 @@ class Handlers:
         )
 
     async def health(self, _request: web.Request) -> web.Response:
-        """Whether this worker can reach what it needs to release anything."""
-        await self._surface.require_ready()
-        return web.json_response({"status": "ok"})
+        """Whether this worker can release anything; if not, which part is missing since when."""
+        return health_response(self._surface.health)
 
     async def _request_token(self, request: web.Request, caller: Authenticated, act: str) -> str:
         """The token in the message; what is no message is refused on record, like its contents."""

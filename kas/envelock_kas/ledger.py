@@ -1,6 +1,6 @@
 """What the KAS needs of a ledger. The socket client and the in-process writer both offer it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from envelock_ledger.entry import Entry, Outcome
@@ -24,4 +24,8 @@ class Ledger(Protocol):
 
     async def topic(self, name: str, since: int) -> list[Receipt]:
         """Records of a topic from index *since* on, in order, a page at a time."""
+        ...
+
+    async def probe(self) -> Mapping[str, int]:
+        """Raise unless a record could be appended now; numbers about the ledger."""
         ...

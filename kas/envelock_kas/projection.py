@@ -81,6 +81,10 @@ class Projection:
         """The bundle in force for *tenant*."""
         return self._policies.get(tenant)
 
+    def epochs(self) -> dict[str, int]:
+        """The policy epoch of every tenant."""
+        return {tenant: state.current.epoch for tenant, state in self._policies.items()}
+
     def owner_of(self, namespace: str) -> str | None:
         """The tenant whose bundle holds *namespace*."""
         for tenant, state in self._policies.items():

@@ -32,6 +32,7 @@ from envelock_kas.records import Origin, Scribe
 from envelock_kas.release import Release
 from envelock_kas.rewrapping import Rewrapper
 from envelock_kas.settings import KasSettings
+from envelock_kas.watching import Probes, Watch
 from envelock_ledger.errors import LedgerError
 from envelock_ledger.note import VerifierKey
 from envelock_service.callers import Callers
@@ -58,19 +59,23 @@ class Parts:
     clock: Callable[[], float]
     entropy: Callable[[int], bytes]
     subject_secret: bytes = field(repr=False)
+    probes: Probes = field(default_factory=Probes)
 
 
 class Worker:
     """A KAS: its public and its internal application, and its housekeeping."""
 
     def __init__(self, parts: Parts) -> None:
+        self.counts: dict[str, int] = {}  # of requests that proved nobody, by code
+        self.watch = Watch(parts, self.counts)
+        parts = self.watch.metered()
         settings, ledger, clock = parts.settings, parts.ledger, parts.clock
         self.projection = Projection(ledger, parts.ledger_key)
+        self.watch.follow(self.projection)
         self._guard = Guard(settings.guard, time.monotonic)
         self._entropy = parts.entropy
         self._scribe = Scribe(clock, parts.entropy, settings.id)
         self._recorder = Recorder(ledger, self._scribe)
-        self.counts: dict[str, int] = {}  # of requests that proved nobody, by code
         self._naming = Naming(settings.template, clock, parts.subject_secret)
         self.lifecycle = Lifecycle(
             ledger=ledger,
@@ -142,6 +147,7 @@ class Worker:
             recorder=self._recorder,
             clock=parts.clock,
         )
+        decisions = self.watch.decisions(decisions)
         publisher = Publisher(
             ledger=parts.ledger,
             projection=self.projection,
@@ -169,7 +175,7 @@ class Worker:
             configuration=parts.configuration,
             request_ids=self._request_ids,
             count=self._count,
-            require_ready=gate.catch_up,
+            health=self.watch.health,
         )
 
     def _issue(self, parts: Parts, gate: Gate, decisions: Decisions) -> Issue:

@@ -23,6 +23,7 @@ import orjson
 import uvloop
 from aiohttp import web
 
+from envelock_formats.canonical import Json
 from envelock_pdp import PdpError
 from envelock_pdp.decide import Decider
 from envelock_pdp.epochs import KasEpochs
@@ -30,9 +31,12 @@ from envelock_pdp.http import Surface, internal_application, public_application
 from envelock_pdp.inforce import Policies
 from envelock_pdp.settings import PdpSettings
 from envelock_pdp.sign import load_keys, publish_keys
+from envelock_pdp.watching import MeteredDecider, Meters, watched
 from envelock_service import sockets
 from envelock_service.buckets import Buckets
 from envelock_service.callers import Callers
+from envelock_service.health import Health
+from envelock_service.metrics import operator_application, status_socket
 from envelock_service.oidc import CallerSettings, TokenVerifier, with_development_issuer
 from envelock_service.server import runner
 from envelock_service.settings import DeploymentSettings, SettingsError, section
@@ -85,33 +89,52 @@ async def serve(folder: Path, bundles: str, listen: str, *, reserved: bool) -> N
     epochs = KasEpochs(folder / "run" / "kas.sock")
     policies = Policies(folder / settings.policies, epochs, settings.confirm_rollback, say)
     tokens = TokenVerifier(callers, time.time, time.monotonic)
+    health, meters = watched(policies, tokens.require_keys), Meters()
+    meters.follow(policies)
+    decider = Decider(
+        policies,
+        keys,
+        issuer=settings.issuer,
+        lifetime_seconds=settings.decision_seconds,
+        clock=time.time,
+        entropy=os.urandom,
+    )
     async with AsyncExitStack() as stack:
         public = _listen(settings, reserved=reserved)
         stack.callback(public.close)
         url = _url(public)
         surface = Surface(
             url=settings.origins[0] if settings.origins else url,
-            decider=Decider(
-                policies,
-                keys,
-                issuer=settings.issuer,
-                lifetime_seconds=settings.decision_seconds,
-                clock=time.time,
-                entropy=os.urandom,
-            ),
+            decider=MeteredDecider(decider, meters),
             policies=policies,
             tokens=tokens,
             callers=Callers(tokens, (*settings.origins, url), time.time),
             buckets=Buckets(settings.subject_per_second, settings.subject_burst, time.monotonic),
             jwks=keys.jwks(),
             request_ids=lambda: f"r-{secrets.token_hex(8)}",
+            health=health,
         )
         await _start(stack, public_application(surface), public)
         path = folder / "run" / "pdp.sock"
         internal = sockets.bind(path)
         stack.callback(sockets.unbind, internal, path)
         await _start(stack, internal_application(surface), internal)
-        await _work(policies, url)
+        await _tell_operators(stack, surface, meters, status_socket(folder, "pdp"))
+        await _work(policies, health, url)
+
+
+async def _tell_operators(
+    stack: AsyncExitStack, surface: Surface, meters: Meters, path: Path
+) -> None:
+    def shown() -> dict[str, Json]:
+        policies = surface.policies
+        epochs: dict[str, Json] = {one.bundle.tenant: one.epoch for one in policies.all()}
+        return {"epochs": epochs, "missing": list(policies.missing()), "url": surface.url}
+
+    bound = sockets.bind(path)
+    stack.callback(sockets.unbind, bound, path)
+    app = operator_application(surface.health, meters.registry, time.time(), shown)
+    await _start(stack, app, bound)
 
 
 def say(line: str) -> None:
@@ -120,7 +143,7 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-async def _work(policies: Policies, url: str) -> None:
+async def _work(policies: Policies, health: Health, url: str) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -128,7 +151,9 @@ async def _work(policies: Policies, url: str) -> None:
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(policies.run())
         announcing = group.create_task(_announce_ready(policies, url))
+        looking = group.create_task(health.watch())
         await stopped.wait()
+        looking.cancel()
         watching.cancel()
         announcing.cancel()
 

@@ -32,8 +32,9 @@ from envelock_pdp.decide import Asker, Decided, Decider, Verdict
 from envelock_pdp.inforce import InForce, Policies
 from envelock_pdp.question import read_each, read_questions
 from envelock_service.buckets import Buckets
+from envelock_service.health import Health
 from envelock_service.problem import STATUS, Problem
-from envelock_service.server import Handler, identify, read_body, same_user
+from envelock_service.server import Handler, health_response, identify, read_body, same_user
 
 MAX_PUBLIC_BODY = 1024 * 1024
 MAX_INTERNAL_BODY = 8 * 1024 * 1024
@@ -60,6 +61,7 @@ class Surface:
     buckets: Buckets
     jwks: Mapping[str, Json]
     request_ids: Callable[[], str]
+    health: Health
 
 
 def public_application(surface: Surface) -> web.Application:
@@ -96,7 +98,13 @@ def internal_application(surface: Surface) -> web.Application:
         decided = surface.decider.decide(asked, until=_UNTIL[questions.semantic])
         return _answer(decided, single=questions.single, told=True)
 
+    async def in_force(_request: web.Request) -> web.Response:
+        policies = surface.policies
+        epochs: dict[str, Json] = {one.bundle.tenant: one.epoch for one in policies.all()}
+        return _json({"epochs": epochs, "missing": list(policies.missing())})
+
     app = web.Application(middlewares=[_identify(surface), same_user, _known_errors])
+    app.router.add_get("/healthz", in_force)
     app.router.add_post(EVALUATION, evaluation)
     app.router.add_post(EVALUATIONS, evaluations)
     return app
@@ -136,10 +144,8 @@ class _Public:
         return _json(_attributes(self._surface.policies.of(caller.caller.tenant)))
 
     async def health(self, _request: web.Request) -> web.Response:
-        """Whether every bundle is in force."""
-        if self._surface.policies.missing() or not self._surface.policies.all():
-            raise Problem("policy_stale")
-        return _json({"status": "ok"})
+        """Whether decisions can be made; if not, which part is missing and since when."""
+        return health_response(self._surface.health)
 
     async def _evaluate(self, request: web.Request, *, several: bool) -> web.Response:
         asker = await self._authenticate(request)

@@ -17,7 +17,8 @@ from envelock_formats.printable import printable
 
 PROBE_SECONDS = 2.0
 PAUSE_SECONDS = 1.0  # between two rounds
-SOON_SECONDS = 0.25  # the same while something is down
+SOON_SECONDS = 0.25  # the same for a part that is down
+FIRST_SECONDS = 0.05  # the same until it was up for the first time
 HOLD_SECONDS = 10.0
 MAX_DETAIL = 200  # characters
 UNHEARD = "nothing was heard of it yet"
@@ -126,6 +127,10 @@ class Health:
         if not watched.state.up:
             self._set(watched, up=True)
 
+    def doubt(self, name: str) -> None:
+        """A use of the part *name* failed, perhaps not for its fault: the next round probes it."""
+        self._watched[name].used = False
+
     def failed(self, name: str, detail: str) -> None:
         """A use of the part *name* failed, and the part is to blame."""
         watched = self._watched[name]
@@ -148,9 +153,10 @@ class Health:
             if not watched.used:
                 await self._probe(watched)
             watched.used = False
-            await asyncio.sleep(PAUSE_SECONDS if watched.state.up else SOON_SECONDS)
+            await asyncio.sleep(_pause(watched.state))
 
     async def _probe(self, watched: _Watched) -> None:
+        watched.used = False
         try:
             async with asyncio.timeout(watched.part.seconds):
                 await watched.part.probe()
@@ -174,3 +180,9 @@ class Health:
             succeeded=now if up else before.succeeded,
             detail=printable(detail)[:MAX_DETAIL],
         )
+
+
+def _pause(state: PartState) -> float:
+    if state.up:
+        return PAUSE_SECONDS
+    return FIRST_SECONDS if state.succeeded is None else SOON_SECONDS

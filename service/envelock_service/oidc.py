@@ -140,6 +140,15 @@ class TokenVerifier:
         self._verified[digest] = verified
         return verified
 
+    async def require_keys(self) -> None:
+        """Fetch the keys of issuers whose keys are not known, or too old.
+
+        Raises:
+            IssuerUnavailableError: Those of an issuer are not to be had: its tokens prove nobody.
+        """
+        for issuer in self._issuers.values():
+            await self._keys_of(issuer)
+
     async def _verify(self, token: str, digest: bytes) -> AccessToken:
         try:
             jws = jose.read(token, typ=frozenset({"at+jwt"}), max_bytes=MAX_TOKEN)

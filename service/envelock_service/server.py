@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from envelock_service.health import Health
 from envelock_service.oidc import IssuerUnavailableError
 from envelock_service.problem import Problem, problem_response
 from envelock_service.sockets import peer_uid
@@ -154,6 +155,12 @@ def _rendered(
 def _from_status(status: int) -> Problem:
     by_status = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     return Problem(by_status.get(status, "malformed_request"))
+
+
+def health_response(health: Health) -> web.Response:
+    """The answer of `/healthz`: 200, or 503 with the parts that are down and since when."""
+    status = 503 if health.down() else 200
+    return web.json_response(health.answer(), status=status, headers={"Cache-Control": "no-store"})
 
 
 @web.middleware

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from envelock_service.problem import Problem
 DEADLINE = 0.5  # seconds that one operation may take
 CALLERS = 20
 RECOVERY_SECONDS = 10.0
+TOLD_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -146,3 +147,32 @@ async def test_a_token_that_hangs_holds_up_nothing_else(shop):
     assert meanwhile < DEADLINE / 2
     assert threading.active_count() <= threads
     assert len(await shop.world.records("release")) == 2
+
+
+@pytest.mark.parametrize("how", ["fail", "hang"])
+async def test_a_token_that_does_not_answer_is_told(shop: Shop, how: str):
+    """By probe alone, while nobody asks for anything; and again when it answers."""
+    health = shop.world.worker.watch.health
+    watching = asyncio.create_task(health.watch())
+    try:
+        await until(lambda: not health.down(), RECOVERY_SECONDS)
+        began = time.time()
+        shop.fail(how)
+        await until(lambda: bool(health.down()), TOLD_SECONDS)
+        [state] = health.down()
+        shop.mend()
+        await until(lambda: not health.down(), RECOVERY_SECONDS)
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
+
+    assert state.name == "custody"
+    assert abs(state.since - began) < TOLD_SECONDS
+    assert await shop.open() == "released"
+
+
+async def until(true: Callable[[], bool], seconds: float) -> None:
+    """Wait until something is true, for so long at most."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 it is no event of anybody's
+            await asyncio.sleep(0.02)

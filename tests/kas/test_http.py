@@ -394,15 +394,22 @@ class TestPublished:
         assert status == 404
 
     async def test_health_says_no_when_the_ledger_is_gone(self, served: Served):
-        """A KAS that could release nothing is not healthy."""
+        """A KAS that could release nothing is not healthy; strangers hear what and since when."""
+        health = served.world.worker.watch.health
+        await health.look()
         async with ClientSession() as session:
             async with session.get(f"{served.origin}/healthz") as answer:
-                before = answer.status
+                before = answer.status, await answer.json()
             await served.world.ledger.aclose()
+            await health.look()
             async with session.get(f"{served.origin}/healthz") as answer:
-                after = answer.status
+                after, told = answer.status, await answer.json()
 
-        assert (before, after) == (200, 503)
+        [part] = told["parts"]
+        assert before == (200, {"status": "ok"})
+        assert (after, told["status"]) == (503, "unavailable")
+        assert (part["name"], part["state"]) == ("ledger", "down")
+        assert set(part) == {"name", "state", "since"}
 
     async def test_shows_the_keys_whose_decisions_count(self, served: Served):
         """The pinned keys of the PDP, as a JWK set."""

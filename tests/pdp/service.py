@@ -26,8 +26,10 @@ from envelock_pdp.evaluate import Bundle
 from envelock_pdp.http import Surface, internal_application, public_application
 from envelock_pdp.inforce import Policies
 from envelock_pdp.sign import Keys, load_keys
+from envelock_pdp.watching import watched
 from envelock_service import sockets
 from envelock_service.buckets import Buckets
+from envelock_service.health import Health
 from envelock_service.oidc import IssuerUnavailableError, UnauthenticatedError
 from envelock_service.problem import Problem
 from envelock_service.server import runner
@@ -39,6 +41,10 @@ UUID = "00000000-0000-0000-0000-000000000000"
 DOCTOR = {"sub": "doctor", "tenant": "clinic", "clearance": "secret", "departments": ["oncology"]}
 ACCOUNTANT = {"sub": "accountant", "tenant": "clinic", "clearance": "public"}
 STRANGER = {"sub": "stranger", "tenant": "globex", "clearance": "secret"}
+
+
+async def _known() -> None:
+    """The issuers' keys are known."""
 
 
 class FakeEpochs:
@@ -129,6 +135,7 @@ class Running:
     clock: list[float]
     public: aiohttp.ClientSession
     internal: aiohttp.ClientSession
+    health: Health
 
     async def ask(self, *items: Any, path: str = "evaluations", **rest: Any) -> Any:
         """Ask as an enforcement point."""
@@ -185,6 +192,7 @@ async def running(
             buckets=Buckets(1.0, burst, lambda: now[0]),
             jwks=keys.jwks(),
             request_ids=lambda: f"r-{next(numbers)}",
+            health=watched(policies, _known),
         )
         path = folder / "run" / "pdp.sock"
         internal = sockets.bind(path)
@@ -203,7 +211,8 @@ async def running(
         inside = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         outside = await stack.enter_async_context(aiohttp.ClientSession())
         await policies.refresh()
-        yield Running(url, path, keys, policies, epochs, tokens, now, outside, inside)
+        health = surface.health
+        yield Running(url, path, keys, policies, epochs, tokens, now, outside, inside, health)
 
 
 def sockets_tcp() -> Any:

@@ -428,14 +428,18 @@ class TestPublic:
 
     async def test_health_needs_every_bundle(self, pdp, tmp_path):
         """A bundle without its epoch is not healthy."""
+        await pdp.health.look()
         async with pdp.public.get(f"{pdp.url}/healthz") as response:
             healthy = response.status
         write_bundle(tmp_path / "policies" / "third", {"bundle.toml": b"?"})
         await pdp.policies.refresh()
+        await pdp.health.look()
         async with pdp.public.get(f"{pdp.url}/healthz") as response:
-            ill = response.status
+            ill, told = response.status, await response.json()
 
         assert (healthy, ill) == (200, 503)
+        assert [(one["name"], one["state"]) for one in told["parts"]] == [("policy", "down")]
+        assert "third" not in str(told)
 
 
 def _without(*path):
