@@ -125,6 +125,13 @@ def peer_uid(connected: socket.socket) -> int:
     return uid
 
 
+def peer_pid(connected: socket.socket) -> int:
+    """Process id of whoever listened at the other end, also when it is stopped."""
+    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid: int = _CREDENTIALS.unpack(raw)[0]
+    return pid
+
+
 def _remove_stale(path: Path) -> None:
     try:
         mode = path.lstat().st_mode
