@@ -1,8 +1,8 @@
 """Strict JSON in, canonical JSON out.
 
-In: UTF-8 without a byte-order mark, no duplicate names, no lone surrogates, no NaN or Infinity,
-integers within +-(2**53 - 1), bounded depth. Two parsers that follow these rules cannot read one
-text differently, which is what a signature or a MAC over the text needs.
+In: UTF-8 without a byte-order mark, no duplicate names, no lone surrogates, no NaN or Infinity by
+name or by size, integers within +-(2**53 - 1), bounded depth. Two parsers that follow these rules
+cannot read one text differently, which is what a signature or a MAC over the text needs.
 
 Out: RFC 8785 over the subset that this project writes. Fractions are refused: nothing here needs
 them, and their shortest spelling is where implementations differ.
@@ -12,6 +12,7 @@ import json
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from itertools import chain
+from math import isfinite
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -199,6 +200,12 @@ def _integer(digits: str) -> int:
     return value
 
 
+def _fraction(digits: str) -> float:
+    if not isfinite(value := float(digits)):
+        raise CanonicalError("number beyond what a double holds")
+    return value
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise CanonicalError(f"{name} is not JSON")
 
@@ -208,5 +215,8 @@ _PLAIN = _SCALARS | {dict, list, tuple}
 _UNSURE: Json = ["no value: compared by identity"]
 _FAST = msgspec.json.Decoder()
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_members, parse_int=_integer, parse_constant=_refuse_constant
+    object_pairs_hook=_members,
+    parse_int=_integer,
+    parse_float=_fraction,
+    parse_constant=_refuse_constant,
 )
