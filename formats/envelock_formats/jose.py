@@ -39,6 +39,11 @@ _PAYLOAD_DEPTH = 16
 _HEADER_DEPTH = 8
 _REMEMBERED = 1024  # headers: a server meets few, and the same ones again and again
 _KID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_ED25519_PRIME = 2**255 - 19
+_ORDER_EIGHT = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset(  # y of the points whose order divides 8
+    {0, 1, _ED25519_PRIME - 1, _ORDER_EIGHT, _ED25519_PRIME - _ORDER_EIGHT}
+)
 _ES256 = ec.ECDSA(hashes.SHA256())
 
 
@@ -267,7 +272,7 @@ def _load(jwk: dict[str, Json]) -> VerifyingKey:
             x, y = number("x", _COORDINATE), number("y", _COORDINATE)
             return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + x + y)
         case "OKP", "Ed25519":
-            return ed25519.Ed25519PublicKey.from_public_bytes(number("x", _COORDINATE))
+            return ed25519.Ed25519PublicKey.from_public_bytes(_strong(number("x", _COORDINATE)))
         case "RSA", None:
             modulus, exponent = number("n"), number("e")
             return rsa.RSAPublicNumbers(
@@ -275,6 +280,17 @@ def _load(jwk: dict[str, Json]) -> VerifyingKey:
             ).public_key()
         case _:
             raise JoseError("unknown type of key")
+
+
+def _strong(point: bytes) -> bytes:
+    """Refuse encodings of Ed25519 points of small order, and those that are not canonical.
+
+    SECURITY: under a point of order 1 to 8 anybody makes signatures that verify, without a key.
+    """
+    y = int.from_bytes(point, "little") & (2**255 - 1)
+    if y >= _ED25519_PRIME or y in _SMALL_ORDER:
+        raise JoseError("Ed25519 key is of small order, or not canonical")
+    return point
 
 
 def _unsigned(number: int) -> str:
