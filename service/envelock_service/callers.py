@@ -7,6 +7,7 @@ changes or releases something spends the proof in the ledger too, which holds fo
 across restarts.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,9 @@ class Callers:
         self._tokens = tokens
         self._origins = tuple(origins)
         self._clock = clock
-        self._seen: dict[str, int] = {}  # names of proofs until they are too old, oldest first
+        # Names of proofs until they are too old, oldest first. A plain dict would search for its
+        # first name through all that were deleted before it.
+        self._seen: OrderedDict[str, int] = OrderedDict()
 
     async def authenticate(
         self, method: str, path: str, headers: CIMultiDictProxy[str]
@@ -87,7 +90,7 @@ class Callers:
         """Refuse a proof that was seen; a flood of proofs displaces the oldest names only."""
         now = int(self._clock())
         while self._seen and (len(self._seen) >= MAX_SEEN or next(iter(self._seen.values())) < now):
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         if proof.name in self._seen:
             raise Problem("invalid_dpop_proof")
         self._seen[proof.name] = proof.expires
