@@ -93,7 +93,7 @@ async def serve(data: Path, worker: int, listen: str, ledger_key: str) -> None:
         await _serve_internal(stack, operators, status_socket(data, f"kas-{worker}"))
         public = await _started(stack, made.app)
         site = web.TCPSite(
-            public, host, int(port), reuse_port=True, ssl_context=_tls(data, settings)
+            public, host, int(port), reuse_port=True, ssl_context=tls_of(data, settings)
         )
         await site.start()
         print(json.dumps({"ready": "kas", "worker": worker}), flush=True)  # noqa: T201 the interface
@@ -107,7 +107,7 @@ async def _parts(
     callers = section(data / FILE, "callers", CallerSettings)
     callers = with_development_issuer(callers, deployment.environment)
     custody_settings = section(data / FILE, "custody", CustodySettings)
-    custody = _custody(data, custody_settings, deployment)
+    custody = custody_of(data, custody_settings, deployment)
     stack.push_async_callback(custody.aclose)
     ledger = LedgerClient(socket_path(data, WRITING_ROLE))
     stack.push_async_callback(ledger.aclose)
@@ -149,7 +149,12 @@ async def _watching(watch: Watch) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-def _custody(data: Path, settings: CustodySettings, deployment: DeploymentSettings) -> Custody:
+def custody_of(data: Path, settings: CustodySettings, deployment: DeploymentSettings) -> Custody:
+    """The custody that *settings* name.
+
+    Raises:
+        SettingsError: It does not fit the deployment.
+    """
     if settings.kind == "local":
         if deployment.environment == "production":
             raise SettingsError(
@@ -196,7 +201,12 @@ def _secret(path: Path) -> bytes:
     return secret
 
 
-def _tls(data: Path, settings: KasSettings) -> ssl.SSLContext | None:
+def tls_of(data: Path, settings: KasSettings) -> ssl.SSLContext | None:
+    """The server's TLS; None where it has none of its own.
+
+    Raises:
+        OSError: A file cannot be read, or certificate and key do not fit.
+    """
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

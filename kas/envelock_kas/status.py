@@ -90,8 +90,8 @@ def _verdict(found: "Standing") -> Iterator[str]:
         names = ", ".join(one.process for one in who)
         began = [one.since for one in who if one.since is not None]
         since = f" since {moment(min(began))}" if began else ""
-        name = "down" if part == "process" else f"{part} down, says"
-        yield f"{name}  {names}{since}: {detail}"
+        said = names if part in {"process", names} else f"{part} (as {names} found)"
+        yield f"down{since}: {said}: {detail}"
         yield f"next: {who[0].next}"
 
 

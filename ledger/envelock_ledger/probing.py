@@ -42,7 +42,7 @@ class Prober:
         place = self._place
         return {
             "anchor_free_bytes": _free(place.anchor.parent),
-            "anchor_on_same_device": int(_device(place.anchor.parent) == _device(place.folder)),
+            "anchor_on_same_device": int(on_one_device(place)),
             "free_bytes": _free(place.folder),
             "pid": os.getpid(),
             "rss_bytes": resident_bytes(),
@@ -54,17 +54,23 @@ class Prober:
         if time.monotonic() - self._succeeded < FRESH_SECONDS:
             return
         if self._probing is None or self._probing.done():
-            self._probing = asyncio.ensure_future(asyncio.to_thread(self._try))
+            self._probing = asyncio.ensure_future(asyncio.to_thread(require_room, self._place))
         await asyncio.shield(self._probing)
         self._succeeded = time.monotonic()
 
-    def _try(self) -> None:
-        place = self._place
-        for path in (place.database, place.anchor):
-            if not path.exists():
-                raise LedgerUnavailableError(f"{path} is missing", _HINT)
-        for folder in {place.database.parent, place.anchor.parent}:
-            _write(folder / SCRATCH)
+
+def require_room(place: Place) -> None:
+    """Raise `LedgerUnavailableError` unless records and anchor are there and can grow."""
+    for path in (place.database, place.anchor):
+        if not path.exists():
+            raise LedgerUnavailableError(f"{path} is missing", _HINT)
+    for folder in {place.database.parent, place.anchor.parent}:
+        _write(folder / SCRATCH)
+
+
+def on_one_device(place: Place) -> bool:
+    """Whether records and anchor are on one file system; folders to come are on that above them."""
+    return _device(place.anchor.parent) == _device(place.folder)
 
 
 def _write(path: Path) -> None:
@@ -89,6 +95,6 @@ def _free(folder: Path) -> int:
 
 
 def _device(folder: Path) -> int:
-    with contextlib.suppress(OSError):
-        return folder.stat().st_dev
-    return -1
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.stat().st_dev

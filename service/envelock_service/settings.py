@@ -14,6 +14,7 @@ import msgspec
 
 FILE = "envelock.toml"  # in the data directory
 SECTIONS = frozenset({"deployment", "callers", "custody", "issuer", "kas", "ledger", "pdp"})
+_LOOPBACK = frozenset({"127.0.0.1", "[::1]", "localhost"})
 T = TypeVar("T")
 
 
@@ -29,9 +30,19 @@ class SettingsError(Exception):
 
 
 class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What kind of deployment this is; `production` refuses everything made for development."""
+    """What kind of deployment this is; `production` refuses everything made for development.
+
+    `metrics` is HOST:PORT on loopback where `up` serves the metrics of all processes; empty for
+    nowhere.
+    """
 
     environment: Literal["development", "production"] = "production"
+    metrics: str = ""
+
+    def __post_init__(self) -> None:
+        host, _, port = self.metrics.rpartition(":")
+        if self.metrics and (host not in _LOOPBACK or not port.isdecimal()):
+            raise ValueError(f"metrics: {self.metrics!r} is not HOST:PORT on loopback")
 
 
 def section(path: Path, name: str, shape: type[T]) -> T:

@@ -24,6 +24,7 @@ from envelock_formats.canonical import Json
 from envelock_service.children import Child, ChildError
 from envelock_service.datadir import DataDirectory
 from envelock_service.issuer import Issuer, fresh_token_id, require_development
+from envelock_service.metrics import metrics_application, status_sockets
 from envelock_service.oidc import DEVELOPMENT_ISSUER, CallerSettings
 from envelock_service.server import runner
 from envelock_service.settings import DeploymentSettings, SettingsError, section
@@ -73,8 +74,15 @@ class Options:
 @click.option("--listen", default=DEFAULT_LISTEN, show_default=True, help="HOST:PORT of the KAS.")
 @click.option("--policies", type=click.Path(path_type=Path), help="A bundle, or a folder of them.")
 @click.option("--workers", type=click.IntRange(1, 64), help="KAS processes; one for each core.")
-@click.pass_obj
-def command(shown: Shown, listen: str, policies: Path | None, workers: int | None) -> None:
+@click.option("--check", is_flag=True, help="Test settings, custody and all else; start nothing.")
+@click.pass_context
+def command(
+    context: click.Context,
+    listen: str,
+    policies: Path | None,
+    workers: int | None,
+    check: bool,  # noqa: FBT001 click passes flags so
+) -> None:
     """Start ledger, PDP, KAS and a token issuer for development, and keep them running.
 
     \b
@@ -86,9 +94,16 @@ def command(shown: Shown, listen: str, policies: Path | None, workers: int | Non
       envelock up
       envelock up --data ./demo --listen 127.0.0.1:0 --json
       envelock up --policies ./policies/acme --workers 2
+      envelock up --check
     """  # noqa: D301 click's own mark for text that keeps its lines
+    shown: Shown = context.obj
     data = shown.data.absolute()
     folder = policies.absolute() if policies is not None else data / "policies"
+    if check:
+        from envelock_service import checking  # noqa: PLC0415 only here
+
+        checking.report(context, asyncio.run(checking.findings_of(data, listen, folder)))
+        return
     options = Options(data, listen, folder, workers or os.cpu_count() or 1)
     asyncio.run(Deployment(options, shown).run())
 
@@ -115,6 +130,8 @@ class Deployment:
         self._prepare()
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(_lock(self._options.data))
+            for left in status_sockets(self._options.data).values():
+                left.unlink(missing_ok=True)  # of processes that were killed
             stack.push_async_callback(self._stop)
             await self._start(stack)
             watching = asyncio.create_task(self._watch())
@@ -139,6 +156,7 @@ class Deployment:
         settings = self._directory.settings
         environment = section(settings, "deployment", DeploymentSettings).environment
         production = environment == "production"
+        await self._start_metrics(stack)
         issuer = "" if production else await self._start_issuer(stack, environment)
         address = _reserved(stack, self._options.listen)
         pdp_address = _reserved(stack, f"{LOOPBACK}:0")
@@ -182,6 +200,22 @@ class Deployment:
         stack.push_async_callback(served.cleanup)
         await web.SockSite(served, bound).start()
         return url
+
+    async def _start_metrics(self, stack: contextlib.AsyncExitStack) -> None:
+        """Serve the metrics of all processes, where the settings name an address for it."""
+        listen = section(self._directory.settings, "deployment", DeploymentSettings).metrics
+        if not listen:
+            return
+        host, _, port = listen.rpartition(":")
+        served = runner(metrics_application(self._options.data))
+        await served.setup()
+        stack.push_async_callback(served.cleanup)
+        try:
+            await web.TCPSite(served, host.strip("[]"), int(port)).start()
+        except OSError as error:
+            raise SettingsError(
+                f"[deployment] metrics {listen}: {error.strerror}", "choose another port"
+            ) from error
 
     async def _watch(self) -> None:
         try:
