@@ -151,6 +151,75 @@ class TestEncryptAndDecrypt:
         assert "--as NAME" in done.err
 
 
+class TestRebind:
+    """Another policy for a file, at a shell."""
+
+    def test_the_records_office_gives_a_file_another_policy(self, shell, sealed):
+        """In its place; what former copies are good for is said; the ledger finds both."""
+        former = shell.directory / "former.tdf"
+        former.write_bytes(sealed.read_bytes())
+
+        done = shell("rebind q3.pdf.tdf --as archivist --attr clearance=internal --receipt kept")
+
+        opened = shell("decrypt q3.pdf.tdf --as nurse -o -")
+        shown = [shell(f"ledger show --file {name}").out for name in ("q3.pdf.tdf", "former.tdf")]
+        assert (done.code, done.out) == (0, "")
+        assert done.err.splitlines() == [
+            "rebound q3.pdf.tdf: asks clearance=internal, no longer clearance=secret",
+            "note: copies of the former file still open for whom the former policy permits",
+        ]
+        assert opened.raw == b"%PDF results"
+        assert all("  rebind  " in text for text in shown)
+        assert shell("ledger verify kept").code == 0
+
+    def test_made_online_former_copies_are_shut(self, shell):
+        """One JSON object says what is so; the refusal of the former copy names no reason."""
+        sealing = f"encrypt - -o a.tdf --online --as doctor --attr {SECRET}"
+        assert shell(sealing, stdin=b"negative").code == 0
+        (shell.directory / "former.tdf").write_bytes((shell.directory / "a.tdf").read_bytes())
+
+        done = shell("rebind a.tdf --as archivist --attr clearance=internal --json")
+
+        assert done.value["online"] is True
+        assert done.value["attrs"] == ["https://clinic.example/attr/clearance/value/internal"]
+        assert done.value["former"] == ["https://clinic.example/attr/clearance/value/secret"]
+        assert shell("decrypt a.tdf --as nurse -o -").raw == b"negative"
+        assert shell("decrypt former.tdf --as doctor -o -").code == 3
+
+    def test_a_refusal_leaves_the_file(self, shell, sealed):
+        """Exit 3, who and what, and where the reason is."""
+        before = sealed.read_bytes()
+
+        done = shell("rebind q3.pdf.tdf --as doctor --attr clearance=internal")
+
+        assert done.code == 3
+        assert "doctor@clinic may not rebind q3.pdf.tdf" in done.err
+        assert "the reason is only in the ledger" in done.err
+        assert sealed.read_bytes() == before
+
+    @pytest.mark.usefixtures("sealed")
+    @pytest.mark.parametrize(
+        ("line", "code", "said"),
+        [
+            (f"rebind q3.pdf.tdf --as archivist --attr {SECRET}", 2, "asks for that already"),
+            ("rebind q3.pdf --as archivist --attr clearance=internal", 4, "q3.pdf: "),
+            ("rebind none.tdf --as archivist --attr clearance=internal", 2, "is not a file"),
+            ("rebind q3.pdf.tdf --as archivist --attr clearance=purple", 2, "unknown"),
+            (
+                "rebind q3.pdf.tdf --as archivist --attr clearance=internal --receipt q3.pdf",
+                2,
+                "exists",
+            ),
+        ],
+    )
+    def test_what_cannot_be_done_is_said(self, shell, line, code, said):
+        """Before anything is asked of the KAS."""
+        done = shell(line)
+
+        assert done.code == code
+        assert said in done.err
+
+
 class TestTerminal:
     def test_sealed_bytes_never_reach_a_terminal(self, shell):
         """Exit 2, with what to do."""

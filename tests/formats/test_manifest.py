@@ -2,6 +2,7 @@
 
 import json
 import sys
+import uuid
 
 import msgspec
 import pytest
@@ -17,9 +18,10 @@ from envelock_formats.tdf.manifest import (
     ManifestError,
     Segment,
     parse_manifest,
+    rebind_manifest,
     write_manifest,
 )
-from envelock_formats.tdf.policy import PolicyError
+from envelock_formats.tdf.policy import PolicyError, write_policy
 
 FOUND = members()
 ENCRYPTION = "encryptionInformation"
@@ -90,6 +92,33 @@ def test_ignores_members_that_the_format_may_gain():
         assert parse_manifest(edited(FOUND, path, {"x": 1})) == parse_manifest(
             edited(FOUND, "x", 1)
         )
+
+
+def test_rebinding_changes_policy_and_keys_alone():
+    """Unknown members, assertions, sizes and hashes come out as they went in."""
+    text = json.dumps(
+        FOUND
+        | {"assertions": [{"id": "a", "weight": 1.5}], "later": {"x": None}}
+        | {ENCRYPTION: FOUND[ENCRYPTION] | {"later": [1]}}
+    ).encode()
+    before, other = json.loads(text), write_policy(str(uuid.UUID(int=1)), ())
+    key = msgspec.structs.replace(key_access(), kid="clinic:x:v2")
+    made = rebind_manifest(text, other, (key,))
+    after = json.loads(made)
+
+    assert parse_manifest(made).policy == other
+    assert parse_manifest(made).key_access == (key,)
+    for name in ("policy", "keyAccess"):
+        before[ENCRYPTION].pop(name)
+        after[ENCRYPTION].pop(name)
+    assert after == before
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{}", b'{"encryptionInformation":1}'])
+def test_rebinds_manifests_alone(text):
+    """What is no manifest does not become one."""
+    with pytest.raises(ManifestError):
+        rebind_manifest(text, POLICY, (key_access(),))
 
 
 def test_sizes_left_out_are_the_defaults():

@@ -541,6 +541,17 @@ def seal_scope(given: dict) -> dict:
     return {"id": "seal:" + given["path"], "keys_sha256": found.hex()}
 
 
+def rebind(given: dict) -> dict:
+    """What takes the place of an online wrap whose policy is replaced."""
+    policy_digest = bytes.fromhex(given["new_policy_sha256"])
+    found = digest("envelock/rebind/v1", given["former"].encode(), policy_digest)[:16].hex()
+    return {
+        "id": found,
+        "moves": {"object:" + given["former"]: 1, "rebound:" + found: 1},
+        "key_sha256": digest("envelock/client-key/v1", b"").hex(),
+    }
+
+
 # Section 7: tokens.
 
 
@@ -847,6 +858,8 @@ READINGS: dict[str, Callable[[dict], dict]] = {
     "online_wrap": online_wrap,
     "path_template": path_template,
     "policy": policy,
+    "rebind": rebind,
+    "rebind_record": record,
     "receipt": receipt,
     "record": record,
     "record_id": record_id,

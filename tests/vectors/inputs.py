@@ -296,6 +296,11 @@ def requests() -> dict[str, Cases]:
             "one object": {"request_digest": opened["digest"], "ids": [one["id"]]},
             "nothing of it": {"request_digest": opened["digest"], "ids": []},
         },
+        "rebind": {
+            "once": {"former": "00" * 16, "new_policy_sha256": P},
+            "the same policy for another object": {"former": "01" * 16, "new_policy_sha256": P},
+            "another policy for the same object": {"former": "00" * 16, "new_policy_sha256": C},
+        },
         "seal_scope": {"two keys": {"path": wish["scope"], "count": 2, "nonce": wish["nonce"]}},
     }
 
@@ -466,6 +471,41 @@ def logged() -> dict[str, Cases]:
     }
 
 
+def rebound() -> dict[str, Cases]:
+    """The record of a rebinding, as the KAS writes it of an online wrap."""
+    made = made_of("rebind", {"former": "00" * 16, "new_policy_sha256": C}) or {}
+    kid = "clinic:vault:2026-11:v1"
+    fields: dict[str, Json] = {
+        "act": "rebind",
+        "bundle": "62" * 32,
+        "dec": "decision-to-rebind",
+        "epoch": 1,
+        "home": "clinic",
+        "id": "01a1ee56-5e00-7011-a233-445566778899",
+        "kas": "envelock-kas",
+        "moves": made["moves"],
+        "new": [{"id": made["id"], "kid": kid, "pol": C}],
+        "objs": [{"id": "00" * 16, "kid": kid, "pol": P}],
+        "req": "r-0123456789ab",
+        "rh": K,
+        "rules": ["records"],
+        "tn": "clinic",
+        "ts": NOW * 1_000_000,
+        "typ": "rebind",
+        "v": 1,
+    }
+    serial = {
+        "index": 7,
+        "previous": "11" * 32,
+        "sequenced_us": NOW * 1_000_000 + 12,
+        "tenant_previous": "22" * 32,
+        "tenant_position": 6,
+        "repeats": None,
+    }
+    personal = [["sub", "63" * 16, [story.ISSUER, "archivist"]]]
+    return {"rebind_record": {"online": {"fields": fields, "personal": personal, "serial": serial}}}
+
+
 def _root(log: story.Log, size: int) -> str:
     spine = Spine()
     for raw in log.records[:size]:
@@ -497,7 +537,7 @@ def _taken_apart(log: story.Log, number: int) -> dict[str, Any]:
 
 def inputs() -> dict[str, Cases]:
     """Every case of every file."""
-    parts = (encodings, policies, keys, requests, tokens, naming, logged)
+    parts = (encodings, policies, keys, requests, tokens, naming, logged, rebound)
     found: dict[str, Cases] = {}
     for part in parts:
         found |= part()

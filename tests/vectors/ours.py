@@ -476,6 +476,17 @@ def anchor(given: Value) -> Value:
         return {"file": path.read_text("ascii")}
 
 
+def rebind(given: Value) -> Value:
+    """What takes the place of an online object, the fences that move, and who gets no share."""
+    former = given["former"]
+    made = online.rebound_id(former, bytes.fromhex(given["new_policy_sha256"])).hex()
+    return {
+        "id": made,
+        "moves": {f"object:{former}": 1, f"rebound:{made}": 1},
+        "key_sha256": request.key_sha256(b"").hex(),
+    }
+
+
 def bundle(given: Value) -> Value:
     """The digest of a bundle."""
     files = {path: text.encode() for path, text in given["files"].items()}
@@ -508,6 +519,8 @@ OURS: dict[str, Callable[[Value], Value]] = {
     "online_wrap": online_wrap,
     "path_template": path_template,
     "policy": policy,
+    "rebind": rebind,
+    "rebind_record": record_,
     "receipt": receipt,
     "record": record_,
     "record_id": uuid_,
