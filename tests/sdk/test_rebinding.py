@@ -338,6 +338,17 @@ class TestRefused:
         ):
             archivist.rebind(second, attrs=INTERNAL)
 
+    def test_a_receipt_that_names_another_wrap(self, doctor, archivist):
+        """The same wish twice is the same request, but each offline wrap has its own record."""
+        bodies: list[bytes] = []
+        former = doctor.encrypt(b"x", attrs=SECRET)
+        with answered(archivist, lambda reply: bodies.append(reply.body) or reply):
+            archivist.rebind(former, attrs=INTERNAL)
+        first = {name: json.loads(bodies[0])[name] for name in ("id", "keyAccess")}
+
+        with answered(archivist, altered(**first)), pytest.raises(ReceiptError):
+            archivist.rebind(former, attrs=INTERNAL)
+
 
 class TestSplit:
     """A key that is split over several servers: all of them, or nothing."""
