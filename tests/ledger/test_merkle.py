@@ -237,3 +237,51 @@ def test_refuses_peaks_that_do_not_fit_the_size():
     """A frontier has a peak for each bit of its size."""
     with pytest.raises(ProofError):
         Frontier(3, (leaf_hash(b""),))
+
+
+LEAF, OTHER = bytes([1]) * 32, bytes([2]) * 32
+
+
+@pytest.mark.parametrize(
+    ("index", "size", "path", "said"),
+    [
+        (1, 1, [], "no record 1"),
+        (-1, 1, [], "no record -1"),
+        (0, 0, [], "no record 0"),
+        (0, 1, [OTHER], "longer than the tree"),
+        (0, 2, [OTHER, OTHER], "longer than the tree"),
+        (0, 2, [], "shorter than the tree"),
+        (2, 4, [OTHER], "shorter than the tree"),
+        (0, 2, [OTHER[:31]], "not 32 bytes"),
+    ],
+)
+def test_an_impossible_path_leads_nowhere(index, size, path, said):
+    """Each rule by itself: no root is computed that somebody could compare with."""
+    with pytest.raises(ProofError, match=said):
+        root_from_inclusion(LEAF, index, size, path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "proof", "said"),
+    [
+        (2, 1, [], "not shown to extend"),
+        (0, 1, [], "not shown to extend"),
+        (2, 2, [OTHER], "not shown to extend"),
+        (3, 4, [], "is empty"),
+        (1, 2, [OTHER, OTHER], "too long"),
+        (1, 4, [OTHER], "too short"),
+        (1, 2, [OTHER[:31]], "not 32 bytes"),
+    ],
+)
+def test_an_impossible_consistency_proof_shows_nothing(old, new, proof, said):
+    """Each rule by itself, before roots are compared."""
+    with pytest.raises(ProofError, match=said):
+        check_consistency(old, new, LEAF, OTHER, proof)
+
+
+def test_the_empty_tree_extends_itself_alone():
+    """Two empty trees are consistent when their root is that of nothing."""
+    check_consistency(0, 0, EMPTY_ROOT, EMPTY_ROOT, [])
+
+    with pytest.raises(ProofError, match="another root"):
+        check_consistency(0, 0, LEAF, LEAF, [])
