@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -28,7 +29,8 @@ from envelock_formats.wrap import public_pem
 from envelock_kas.errors import CustodyError
 from envelock_kas.keys.lifecycle import Actor
 from envelock_kas.records import Origin
-from envelock_ledger.entry import Entry
+from envelock_kas.worker import Worker
+from envelock_ledger.entry import Entry, Fenced, Outcome
 from envelock_ledger.record import encode_body
 from envelock_service.problem import Problem
 
@@ -410,6 +412,8 @@ class TestTenants:
         problem = await refused(world.request(world.person("doctor"), one, two))
 
         assert problem.code == "malformed_request"
+        [denied] = await world.records("denied")
+        assert denied["rsn"] == "tenant: several owners in one request"
 
     async def test_an_unknown_key_is_refused_like_a_forbidden_one(self, world: World):
         """There is no telling which keys exist."""
@@ -622,6 +626,28 @@ class TestFailClosed:
         assert problem.code == "hsm_unavailable"
         assert (await world.records("error"))[0]["rsn"] == "custody: gone"
         assert opened.statuses == ["permit"]
+
+    async def test_fences_that_never_rest_release_nothing(self, world: World):
+        """Whose evidence is refused again and again gets no key, and is told to come again."""
+
+        class Restless:
+            """A ledger whose fences have always moved when a release comes."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(world.ledger, name)
+
+            async def append(self, entries: Sequence[Entry]) -> list[Outcome]:
+                if any(b'"typ":"release"' in entry.body for entry in entries):
+                    return [Fenced("key:clinic:v1") for _ in entries]
+                return await world.ledger.append(entries)
+
+        request = world.request(world.person("doctor"), await world.seal())
+        restless = Worker(replace(world.parts, ledger=Restless()))
+        await restless.projection.catch_up()
+
+        with pytest.raises(Problem, match="policy_stale"):
+            await request.send(restless)
+        assert not await world.records("release")
 
     async def test_a_fast_caller_is_refused_before_anything_dear(self, tmp_path):
         """Over the rate nothing is decided, unwrapped or recorded one by one."""
