@@ -30,9 +30,10 @@ SUMMARIES = {
     "policy": "Try policy bundles before they are in force.",
     "ledger": "Verify, read and copy the ledger.",
     "status": "Whether keys are released here; if not, what is missing.",
+    "bench": "Measure this machine: releases, appends, decisions, files.",
     "demo": "The whole story on this machine, in ten steps.",
 }
-OWN = ("login", "encrypt", "decrypt", "rebind", "inspect")
+OWN = ("login", "encrypt", "decrypt", "rebind", "inspect", "bench")
 BANNER = """\
 envelock seals files whose keys are released by policy, and never without a record.
 

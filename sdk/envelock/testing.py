@@ -74,6 +74,7 @@ def server(
     kas_url: str | None = None,
     settings: str | None = None,
     environment: Mapping[str, str] = {},
+    folder: Path | None = None,
 ) -> Iterator[Server]:
     """Run `envelock up` until the block ends.
 
@@ -85,12 +86,15 @@ def server(
         settings: The whole of `envelock.toml`, when the usual one will not do; then *kas_url* is
             not used.
         environment: Variables for the servers, beside this process's own.
+        folder: Where its directory is made; the usual place for temporary files when None.
 
     Raises:
         UnavailableError: It does not start; the message ends with what it said.
     """
     with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="envelock-")))
+        home = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="envelock-", dir=folder))
+        )
         data, said = home / "data", home / "stderr"
         if settings is None and kas_url is not None:
             settings = _SETTINGS.format(json.dumps(kas_url))

@@ -1,8 +1,12 @@
 """A SoftHSM token of one's own, for the demonstration: an HSM in software, with nothing to buy."""
 
+import argparse
 import importlib.util
+import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +64,21 @@ def make_token(data: Path, entropy: Callable[[int], bytes]) -> Token | None:
     return Token(f'{settings}pin_file = "{PIN_FILE}"\n', environment)
 
 
+def main() -> int:
+    """Make a token for `envelock bench`; prints its settings section and its variables as JSON."""
+    parser = argparse.ArgumentParser(prog="envelock_service.softhsm", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    data: Path = parser.parse_args().data
+    token = make_token(data, os.urandom)
+    if token is None:
+        sys.stderr.write("SoftHSM or its Python library is not installed\n")
+        return SettingsError.exit_code
+    settings = token.settings.replace(PIN_FILE, str(data.absolute() / PIN_FILE))
+    told = {"settings": settings, **token.environment}
+    sys.stdout.write(json.dumps(told) + "\n")
+    return 0
+
+
 def _module() -> Path | None:
     found = (Path(place) / "libsofthsm2.so" for place in _PLACES)
     return next((path for path in found if path.exists()), None)
@@ -73,3 +92,7 @@ def _initialise(tool: str, pin: str, environment: Mapping[str, str]) -> None:
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip()
         raise SettingsError(f"{TOOL}: {words}", "repair SoftHSM, or remove it to use local keys")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

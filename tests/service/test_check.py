@@ -74,6 +74,7 @@ def test_nothing_is_made_where_nothing_is(tmp_path: Path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_told(deployed: Path):
     """With what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -84,6 +85,7 @@ def test_a_port_that_is_taken_is_told(deployed: Path):
     assert "choose another port" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "name", "said"),
     [
@@ -121,6 +123,7 @@ def test_a_policy_that_does_not_load_is_named(tmp_path: Path):
     assert "envelock policy test" in output
 
 
+@pytest.mark.slow
 def test_a_clock_that_fell_back_is_told(deployed: Path):
     """The ledger was written in what is now the future."""
     anchor = deployed / "anchor" / "ledger.anchor"
