@@ -3,10 +3,14 @@
 import contextlib
 import http.client
 import json
+import resource
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -94,8 +98,21 @@ def broken_bundle(running: Server) -> Iterator[None]:
         shutil.copytree(Path(envelock_policies.path("saas")) / "acme", folder)
 
 
+@contextmanager
+def full(running: Server) -> Iterator[None]:
+    """No file of the ledger can grow beyond a page."""
+    [pid] = processes(running.data, "envelock_ledger")
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
 FAULTS: dict[str, tuple[set[str], Callable[[Server], object]]] = {
     "ledger stopped": ({"ledger"}, lambda s: stopped(*processes(s.data, "envelock_ledger"))),
+    "ledger full": ({"ledger"}, full),
     "anchor missing": ({"ledger"}, lambda s: moved(s.data / "anchor" / "ledger.anchor")),
     "database missing": ({"ledger"}, lambda s: moved(s.data / "ledger" / "ledger.db")),
     "pdp stopped": ({"pdp"}, lambda s: stopped(*processes(s.data, "envelock_pdp"))),
@@ -155,3 +172,49 @@ def test_nothing_secret_or_personal_is_in_status_and_metrics(running: Server):
     assert "doctor" not in shown
     assert not [secret for secret in secrets if secret.strip() in shown]
     assert "clinic" not in metrics(running)
+
+
+@contextmanager
+def issuer(port: int) -> Iterator[None]:
+    """An issuer that has no key and says so."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = f"http://127.0.0.1:{port}"
+            discovery = {"issuer": url, "jwks_uri": f"{url}/jwks"}
+            self.send_response(200)
+            self.end_headers()
+            wanted = {"keys": []} if self.path == "/jwks" else discovery
+            self.wfile.write(json.dumps(wanted).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", port), Answers)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_an_issuer_whose_keys_were_never_seen_is_told():
+    """Its tokens prove nobody; once its keys were fetched it may go away again."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    issuers = f'issuers = [{{issuer = "http://127.0.0.1:{port}", tenant = "clinic"}}]'
+    settings = f'[deployment]\nenvironment = "development"\n[callers]\n{issuers}\n'
+    with server(settings=settings) as running:
+        took = await_parts(running, {"issuer"}, seconds=TOLD_SECONDS)
+        code, output, _ = status(running)
+        with issuer(port):
+            await_parts(running, set())
+        await_parts(running, set())
+
+    assert took < TOLD_SECONDS
+    assert code == 5
+    assert {one["process"] for one in json.loads(output)["down"]} == {"kas-0", "pdp"}
