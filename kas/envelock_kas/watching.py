@@ -301,7 +301,7 @@ class _Custody:
     async def _watched(self, operation: str, work: Awaitable[T]) -> T:
         watch = self._watch
         try:
-            with timed(watch.meters.custody.labels(operation)):
+            with timed(watch.meters.operation(operation)):
                 done = await work
         except CustodyError:
             watch.meters.custody_failures.labels(operation).inc()
