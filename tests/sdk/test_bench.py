@@ -24,7 +24,9 @@ def bench(data: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str]
     [
         (("append", "--rounds", "2", "--seconds", "0.1"), ["/s", "ms", "/s", "ms"]),
         (("decide", "--rounds", "2"), ["/s", "us"]),
-        (("file", "--rounds", "2", "--size", "1"), ["MB/s", "MB/s"]),
+        pytest.param(
+            ("file", "--rounds", "2", "--size", "1"), ["MB/s", "MB/s"], marks=pytest.mark.slow
+        ),
         pytest.param(
             ("release", "--rounds", "2", "--seconds", "0.2", "--workers", "1"),
             ["/s", "ms"],

@@ -111,6 +111,7 @@ def test_what_would_fail_later_fails_now(tmp_path: Path, settings: str, name: st
     assert said in output
 
 
+@pytest.mark.slow
 def test_a_policy_that_does_not_load_is_named(tmp_path: Path):
     """The file and what is wrong in it."""
     (tmp_path / "envelock.toml").write_text(DEVELOPMENT)
@@ -154,6 +155,7 @@ def test_metrics_are_not_served_beyond_this_machine(metrics: str):
         DeploymentSettings(metrics=metrics)
 
 
+@pytest.mark.slow
 def test_metrics_of_all_processes_are_in_one_answer():
     """Each sample says which process it is of; the public port tells nothing."""
     with socket.create_server(("127.0.0.1", 0)) as free:
