@@ -4,12 +4,15 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from faults.deployment import PLAIN, await_restart, kill, processes
 
-from envelock import ConfigError, EnvelockError
+from envelock import ConfigError, UnavailableError
 from envelock.testing import Server, server
 from envelock_formats.canonical import Json
 from envelock_ledger.note import VerifierKey
@@ -20,14 +23,20 @@ MANY_ROUNDS = 120
 SECONDS = 0.15  # that a rebinding takes, roughly
 SECRET, INTERNAL = "clearance=secret", "clearance=internal"
 SERVERS = ("envelock_kas", "envelock_ledger")
+T = TypeVar("T")
 # Loads everything, then waits for a line, so that the kill falls into the rebinding itself.
 PROGRAM = """\
 import sys
 from pathlib import Path
-import envelock.aio
+import envelock
 from envelock import Client
 client = Client(profile=Path(sys.argv[1]))
-client.run(client.session.configuration())
+while True:
+    try:
+        client.run(client.session.configuration())
+        break
+    except envelock.UnavailableError:
+        pass
 print("ready", flush=True)
 sys.stdin.readline()
 client.rebind(Path(sys.argv[2]), attrs="clearance=internal")
@@ -48,23 +57,28 @@ def started(running: Server, file: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def completed(running: Server, file: Path) -> dict[str, Json] | None:
-    """Rebind *file* until it is done; the record, or None when nothing was left to do."""
+def patiently(work: Callable[[], T]) -> T:
+    """Do *work*, again while servers that were killed are not back."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            done = running.client("archivist").rebind(file, attrs=INTERNAL)
-        except ConfigError as error:
-            if error.code != "same_policy":
-                raise
-            return None
-        except EnvelockError:
+            return work()
+        except UnavailableError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-        else:
-            key = VerifierKey.parse(running.ledger_key)
-            return dict(Receipt.parse(done.receipt or "").verify(key).fields)
+
+
+def completed(running: Server, file: Path) -> dict[str, Json] | None:
+    """Rebind *file* until it is done; the record, or None when nothing was left to do."""
+    try:
+        done = patiently(lambda: running.client("archivist").rebind(file, attrs=INTERNAL))
+    except ConfigError as error:
+        if error.code != "same_policy":
+            raise
+        return None
+    key = VerifierKey.parse(running.ledger_key)
+    return dict(Receipt.parse(done.receipt or "").verify(key).fields)
 
 
 def cut(running: Server, file: Path, number: int, chance: random.Random) -> None:
@@ -94,11 +108,12 @@ def rebound(folder: Path, rounds: int) -> tuple[list[str], int]:
         for number in range(rounds):
             file = folder / f"{number}.tdf"
             online = number % 4 != 3
-            doctor.encrypt(PLAIN, file, attrs=SECRET, online=online)
+            sealed = partial(doctor.encrypt, PLAIN, attrs=SECRET, online=online)
+            file.write_bytes(patiently(sealed))
             cut(running, file, number, chance)
             record = completed(running, file)
             between += online and record is not None and "moves" not in record
-            if nurse.decrypt(file) != PLAIN:
+            if patiently(partial(nurse.decrypt, file)) != PLAIN:
                 wrong.append(file.name)
     return wrong, between
 
