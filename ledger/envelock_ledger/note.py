@@ -25,7 +25,7 @@ MAX_NOTE = 1 << 20  # characters
 MAX_SIGNATURES = 100
 _NAME = re.compile(r"[^\s+]+\Z")  # \s is every Unicode space
 _KEY = re.compile(r"(?P<name>[^\s+]+)\+(?P<id>[0-9a-f]{8})\+(?P<key>[A-Za-z0-9+/]+=*)\Z")
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff]")  # and halves of characters
 _LINE = re.compile(r"— (?P<name>[^\s+]+) (?P<blob>[A-Za-z0-9+/]+=*)\Z")
 
 
