@@ -22,6 +22,7 @@ from aiohttp import web
 
 from envelock_formats.canonical import Json
 from envelock_service.children import Child, ChildError
+from envelock_service.cores import forbid_core_dumps
 from envelock_service.datadir import DataDirectory
 from envelock_service.issuer import Issuer, fresh_token_id, require_development
 from envelock_service.metrics import metrics_application, status_sockets
@@ -105,6 +106,7 @@ def command(
         checking.report(context, asyncio.run(checking.findings_of(data, listen, folder)))
         return
     options = Options(data, listen, folder, workers or os.cpu_count() or 1)
+    forbid_core_dumps()  # this process signs tokens, in development
     asyncio.run(Deployment(options, shown).run())
 
 
