@@ -25,7 +25,7 @@ MAX_ANSWER = 8 * 1024 * 1024
 MAX_EVALUATIONS = 1000
 MAX_CALLS = 2  # at the same time
 MAX_BATCH = 4 * 1024 * 1024  # bytes of one call, roughly
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0  # of a question, the wait for its turn included; and of a call
 
 
 class _Reason(msgspec.Struct, frozen=True):
@@ -77,7 +77,11 @@ class AuthzenClient:
             loop.call_soon(self._send)
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((question, future))
-        return await future
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return await future
+        except TimeoutError as error:
+            raise PdpUnavailableError("no answer in time") from error
 
     async def aclose(self) -> None:
         """End calls under way and close the connection."""
@@ -91,7 +95,11 @@ class AuthzenClient:
             await self._session.close()
 
     def _send(self) -> None:
-        """Start calls for what waits, as far as there may be more of them."""
+        """Start calls for what waits, as far as there may be more of them.
+
+        Whoever gave up while waiting is not asked for.
+        """
+        self._waiting = [asked for asked in self._waiting if not asked[1].done()]
         while self._waiting and len(self._calls) < MAX_CALLS:
             batch = self._next_batch()
             call = asyncio.get_running_loop().create_task(self._call(batch))

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from envelock_formats.request import RequestedObject
+from envelock_kas import authzen
 from envelock_kas.authzen import AuthzenClient
 from envelock_kas.errors import PdpUnavailableError
 from envelock_kas.pdp import Question, QuestionObject
@@ -137,6 +138,25 @@ async def test_nobody_waits_for_ever_when_the_client_closes(tmp_path: Path):
 
         with pytest.raises(PdpUnavailableError):
             await asyncio.wait_for(asking, 5)
+
+
+async def test_whoever_waits_for_a_hung_pdp_waits_no_longer_than_one_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The wait for one's turn counts, and what nobody waits for is not asked."""
+    monkeypatch.setattr(authzen, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(authzen, "MAX_EVALUATIONS", 1)
+    loop = asyncio.get_running_loop()
+    async with pdp(tmp_path, lambda _: None) as (client, calls):
+        begun = loop.time()
+        asking = [client.ask(question(f"o{number}")) for number in range(10)]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        waited = loop.time() - begun
+        await asyncio.sleep(0.5)
+
+    assert [type(answer) for answer in answers] == [PdpUnavailableError] * 10
+    assert waited < 0.6
+    assert calls == [1] * authzen.MAX_CALLS
 
 
 async def test_large_questions_travel_in_several_calls(tmp_path: Path):
