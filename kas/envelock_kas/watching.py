@@ -257,11 +257,22 @@ class _Decisions(Decisions):
             cause = problem.__cause__
             if presented is None and isinstance(cause, DecisionError | DecisionMismatchError):
                 self._watch.meters.pdp_failures.inc()
-                self._watch.health.failed(PDP, f"false answer: {cause}")
+                self._blame(context, str(cause))
             raise
         if presented is None:
             self._watch.health.worked(PDP)
         return verdicts
+
+    def _blame(self, context: Context, cause: str) -> None:
+        """Take the PDP down, unless the caller let its token expire on the way.
+
+        No decision outlives the token, so one that is asked for in the token's last moment comes
+        too late from the best of PDPs.
+        """
+        if self._watch.parts.clock() >= context.authenticated.token.expires:
+            self._watch.health.doubt(PDP)
+        else:
+            self._watch.health.failed(PDP, f"false answer: {cause}")
 
 
 class _Custody:

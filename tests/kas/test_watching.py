@@ -1,5 +1,6 @@
 """A worker watches what releases need, and counts without telling of whom."""
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from prometheus_client import generate_latest
 
 from envelock_kas import watching
 from envelock_kas.meters import REASONS, reason_class
+from envelock_kas.records import Origin
 from envelock_kas.watching import InForce, Probes
 from envelock_kas.worker import Worker
 from envelock_ledger.errors import LedgerUnavailableError
@@ -136,6 +138,19 @@ async def test_callers_cannot_take_a_part_down(worker: Worker, world: World):
     doctor, sealed = world.person("doctor"), await world.seal()
     with pytest.raises(Problem):
         await world.request(doctor, sealed, decision="e30.e30.e30").send(worker)
+
+    assert down(worker) == {}
+
+
+async def test_a_token_that_expires_on_the_way_is_not_the_pdps_fault(worker: Worker, world: World):
+    """No decision outlives it, so its caller could have every one of them come too late."""
+    now = int(time.time())
+    world.pdp.changes = {"iat": now - 1, "nbf": now - 1, "exp": now}
+    request = world.request(world.person("doctor"), await world.seal())
+    caller = request.person.authenticated()
+    caller = replace(caller, token=replace(caller.token, expires=now))
+    with pytest.raises(Problem, match="pdp_unavailable"):
+        await worker.surface.release(caller, request.token, Origin("r-test"))
 
     assert down(worker) == {}
 
