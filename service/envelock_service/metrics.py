@@ -91,9 +91,10 @@ async def fetch(path: Path, what: str) -> bytes | None:
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
             session.get(f"http://process{what}") as response,
         ):
-            if response.status != HTTPStatus.OK:
+            size = response.content_length or 0
+            if response.status != HTTPStatus.OK or size > MAX_ANSWER:
                 return None
-            return await response.content.readexactly(response.content_length or 0)
+            return await response.content.readexactly(size)
     except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError):
         return None
     finally:
