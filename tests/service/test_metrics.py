@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from aiohttp import web
 
 from envelock_service import metrics
