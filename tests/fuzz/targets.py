@@ -1,5 +1,6 @@
 """Every parser that meets bytes of somebody else: what it may raise, and inputs that it accepts."""
 
+import atexit
 import base64
 import binascii
 import hashlib
@@ -335,6 +336,7 @@ def scratch() -> Path:
     """A file for settings."""
     descriptor, name = tempfile.mkstemp(".toml", "envelock-fuzz-")
     os.close(descriptor)
+    atexit.register(Path(name).unlink, missing_ok=True)
     return Path(name)
 
 
