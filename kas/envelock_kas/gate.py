@@ -35,13 +35,13 @@ class Gate:
     clock: Callable[[], float]
     subject_secret: bytes = field(repr=False)
 
-    def admit(self, caller: Caller) -> None:
-        """Let *caller* ask, or refuse for the rate of its asking.
+    def admit(self, caller: Caller, size: int = 0) -> None:
+        """Let *caller* ask, with a request token of *size* bytes, or refuse for the rate of it.
 
         Raises:
             Problem: 429; the refusal is counted and recorded later, with others.
         """
-        if not self.guard.admit(caller):
+        if not self.guard.admit(caller, size):
             raise Problem("rate_limited")
 
     def read_token(self, context: Context, token: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Step 4 of a release: how often one subject, and one tenant, may ask.
+"""Step 4 of a release: how often, and how much, one subject and one tenant may ask.
 
 Token buckets, in this worker's memory, before anything that costs an fsync. What is refused here is
 counted, and the count becomes one record for each subject and interval.
@@ -11,10 +11,13 @@ import msgspec
 from envelock_formats.request import Caller
 from envelock_service.buckets import Buckets
 
+COST_BYTES = 4096  # of a request token: as many more cost as much as a request
+
 
 class GuardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of one worker: requests per second, and how many may come at once.
 
+    A large request counts as several, one more for each whole `COST_BYTES` of its token.
     `paths` limits how many key paths one subject may bring into being by sealing under them.
     """
 
@@ -35,9 +38,16 @@ class Guard:
         self._paths = Buckets(settings.paths_per_second, settings.paths_burst, monotonic)
         self._refused: dict[Caller, int] = {}
 
-    def admit(self, caller: Caller) -> bool:
-        """Whether *caller* may ask now; a refusal is counted."""
-        admitted = self._subjects.take(_subject(caller)) and self._tenants.take(caller.tenant)
+    def admit(self, caller: Caller, size: int = 0) -> bool:
+        """Whether *caller* may ask now, with a request token of *size* bytes; refusals are counted.
+
+        SECURITY: a request may have a hundred policies, which take the PDP as long as hundreds of
+        small requests: who may ask often may not for that reason ask so much.
+        """
+        cost = 1 + size // COST_BYTES
+        admitted = self._subjects.take(_subject(caller), cost) and self._tenants.take(
+            caller.tenant, cost
+        )
         if not admitted:
             self.put_back(caller, 1)
         return admitted

@@ -128,7 +128,8 @@ class Issue:
         )
 
     async def _read(self, context: Context, token: str) -> Wish:
-        self._gate.admit(context.caller)  # 4 stands first: a malformed request costs a record too
+        # 4 stands first: a malformed request costs a record too
+        self._gate.admit(context.caller, len(token))
         try:
             return _wish(self._gate.read_token(context, token))
         except FormatError as error:

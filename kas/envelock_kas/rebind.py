@@ -109,7 +109,8 @@ class Rebind:
         return RebindAnswer(rebound.id, rebound.keys, receipt.text())  # 11
 
     async def _read(self, context: Context, token: str) -> Wish:
-        self._gate.admit(context.caller)  # 4 stands first: a malformed request costs a record too
+        # 4 stands first: a malformed request costs a record too
+        self._gate.admit(context.caller, len(token))
         try:
             return _wish(self._gate.read_token(context, token))
         except FormatError as error:

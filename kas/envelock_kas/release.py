@@ -147,7 +147,8 @@ class Release:
 
     async def _read(self, context: Context, token: str) -> Asked:
         """Steps 2 to 4."""
-        self._gate.admit(context.caller)  # 4 stands first: a malformed request costs a record too
+        # 4 stands first: a malformed request costs a record too
+        self._gate.admit(context.caller, len(token))
         try:
             body = self._gate.read_token(context, token)  # 2
             return read_asked(body)  # 3

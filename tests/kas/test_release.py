@@ -666,6 +666,23 @@ class TestFailClosed:
             ]
             assert world.pdp.asked == 2
 
+    async def test_a_large_request_counts_as_several(self, tmp_path):
+        """A hundred policies in one request are no way round the rate."""
+        limits = {"subject_per_second": 0.001, "subject_burst": 9}
+        async with running_world(tmp_path, guard=limits) as world:
+            sealed, doctor, nurse = (
+                await world.seal(),
+                world.person("doctor"),
+                world.person("nurse"),
+            )
+            many = [replaced(sealed, sid=f"split-{number}") for number in range(40)]
+            await world.request(doctor, *many).send()
+            owing = await refused(world.request(doctor, sealed))
+            others = await world.request(nurse, sealed).send()
+
+        assert owing.code == "rate_limited"
+        assert others.statuses == ["permit"]
+
 
 def tampered(sealed: SealedObject) -> SealedObject:
     """The object under another policy than the one that is bound to its share."""
