@@ -47,7 +47,7 @@ from envelock_service.softhsm import make_token
 
 PATH = "/kas.AccessService/Rewrap"
 KAS_ID = "envelock-kas"
-DECISIONS_A_CALL = 50
+EVALUATIONS_A_CALL = 50  # the PDP bounds what one call may ask
 SETTINGS = """\
 [deployment]
 environment = "development"
@@ -157,8 +157,9 @@ def prepared(
     decisions: list[str | None] = [None] * count
     if decided:
         decisions = []
-        for start in range(0, count, DECISIONS_A_CALL):
-            some = pems[start : start + DECISIONS_A_CALL]
+        step = max(1, EVALUATIONS_A_CALL // len(files))
+        for start in range(0, count, step):
+            some = pems[start : start + step]
             decisions += decisions_for(running, client, files, some)
     lines = [session.credentials.headers(token, "POST", running.url + PATH)["Authorization"]]
     for pem, decision in zip(pems, decisions, strict=True):
