@@ -28,7 +28,7 @@ from envelock_formats.printable import printable
 from envelock_pdp import NotInForceError, QuestionError
 from envelock_pdp.askers import Callers, Tokens, bearer, verify_askers
 from envelock_pdp.attributes import Definition
-from envelock_pdp.decide import Asker, Decided, Decider, Verdict
+from envelock_pdp.decide import MAX_RULES, Asker, Decided, Decider, Verdict
 from envelock_pdp.inforce import InForce, Policies
 from envelock_pdp.question import read_each, read_questions
 from envelock_service.buckets import Buckets
@@ -219,7 +219,7 @@ def _told(verdict: Verdict, *, told: bool) -> dict[str, Json]:
         context["error"] = {"status": STATUS[verdict.error], "code": verdict.error}
     if told:
         context["reason_admin"] = {"en": verdict.reason}
-        context["rules"] = list(verdict.rules)
+        context["rules"] = list(verdict.rules[:MAX_RULES])
     return context
 
 
