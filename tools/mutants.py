@@ -38,8 +38,11 @@ TARGETS = {
     "formats/envelock_formats/jose.py": ("tests/formats/test_jose.py",),
     "ledger/envelock_ledger/merkle.py": ("tests/ledger/test_merkle.py",),
     "ledger/envelock_ledger/writer.py": (
+        "tests/ledger/test_queue.py",
         "tests/ledger/test_writer.py",
         "tests/ledger/test_crash.py",
+        "tests/ledger/test_probing.py",
+        "tests/ledger/test_remote.py",
     ),
 }
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {

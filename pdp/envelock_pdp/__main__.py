@@ -42,6 +42,7 @@ from envelock_service.server import runner
 from envelock_service.settings import DeploymentSettings, SettingsError, section
 
 READY_SECONDS = 5.0
+KAS_SECONDS = 2.0  # how long the first announcement waits for the KAS to be there
 
 
 def main() -> int:
@@ -120,6 +121,7 @@ async def serve(folder: Path, bundles: str, listen: str, *, reserved: bool) -> N
         stack.callback(sockets.unbind, internal, path)
         await _start(stack, internal_application(surface), internal)
         await _tell_operators(stack, surface, meters, status_socket(folder, "pdp"))
+        await epochs.arrived(KAS_SECONDS)
         await _work(policies, health, url)
 
 

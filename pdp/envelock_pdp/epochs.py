@@ -6,6 +6,7 @@ on an older policy than the newest announced one.
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -66,6 +67,13 @@ class KasEpochs:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    async def arrived(self, seconds: float) -> None:
+        """Wait until the KAS has made its socket, for *seconds* at most: both start together."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._path.exists():  # noqa: ASYNC110 another process makes it
+                    await asyncio.sleep(0.02)
 
     async def announce(self, bundle: Bundle, *, confirm: bool) -> Epoch:
         body = {

@@ -7,6 +7,7 @@ the label `process`; `up` serves that on a loopback address when `[deployment] m
 
 import asyncio
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -21,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from envelock_formats.canonical import Json
 from envelock_service.health import Health
 from envelock_service.resident import resident_bytes
-from envelock_service.server import same_user
+from envelock_service.server import identify, same_user
 from envelock_service.sockets import Address, SocketError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -72,10 +73,14 @@ def operator_application(
         text = generate_latest(registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
-    app = web.Application(middlewares=[same_user])
+    app = web.Application(middlewares=[identify(_request_id), same_user])
     app.router.add_get("/status", status)
     app.router.add_get("/metrics", metrics)
     return app
+
+
+def _request_id() -> str:
+    return f"r-{secrets.token_hex(8)}"
 
 
 async def fetch(path: Path, what: str) -> bytes | None:

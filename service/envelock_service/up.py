@@ -1,6 +1,6 @@
 """`envelock up`: a whole deployment on one machine, from one data directory.
 
-Starts the ledger, the development issuer, the KAS workers and the PDP, in that order; restarts what
+Starts the ledger, the development issuer, then the KAS workers and the PDP together; restarts what
 dies; stops all in the reverse order. The first one on a data directory holds its lock.
 """
 
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -132,7 +132,8 @@ class Deployment:
         self._prepare()
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(_lock(self._options.data))
-            for left in status_sockets(self._options.data).values():
+            asked = self._options.data / "run" / "kas.sock"  # the PDP waits for it
+            for left in (asked, *status_sockets(self._options.data).values()):
                 left.unlink(missing_ok=True)  # of processes that were killed
             stack.push_async_callback(self._stop)
             await self._start(stack)
@@ -163,17 +164,34 @@ class Deployment:
         address = _reserved(stack, self._options.listen)
         pdp_address = _reserved(stack, f"{LOOPBACK}:0")
         told = {DEVELOPMENT_ISSUER: issuer, "ENVELOCK_PDP_URL": f"http://{pdp_address}"}
-        for number in range(self._options.workers):
-            arguments = ("--worker", str(number), "--listen", address, "--ledger-key", ledger_key)
-            name = f"kas-{number}"
-            await self._child(name, "envelock_kas", "--data", data, *arguments, env=told)
-        policies = ("--policies", str(self._options.policies))
-        listen = ("--listen", pdp_address, "--reserved")
-        pdp = await self._child("pdp", "envelock_pdp", "--data", data, *policies, *listen, env=told)
+        pdp = await self._start_servers(address, pdp_address, ledger_key, told)
         if not production:
             people = self._directory.identities(self._options.policies)
             self._directory.write_profiles(people, f"http://{address}", issuer, ledger_key)
         self._announce(f"http://{address}", issuer, str(pdp.get("url")), ledger_key)
+
+    async def _start_servers(
+        self, address: str, pdp_address: str, ledger_key: str, told: dict[str, str]
+    ) -> dict[str, object]:
+        """Start a KAS worker and the PDP together, then all other workers.
+
+        Returns the PDP's ready line. The first worker tries what all workers need, so that what is
+        wrong with it is told once.
+        """
+        base = ("--data", str(self._options.data))
+        worker = ("--listen", address, "--ledger-key", ledger_key, "--worker")
+        policies = ("--policies", str(self._options.policies))
+        listen = ("--listen", pdp_address, "--reserved")
+
+        async def work(number: int) -> dict[str, object]:
+            arguments = (*base, *worker, str(number))
+            return await self._child(f"kas-{number}", "envelock_kas", *arguments, env=told)
+
+        _, pdp = await _together(
+            work(0), self._child("pdp", "envelock_pdp", *base, *policies, *listen, env=told)
+        )
+        await _together(*(work(number) for number in range(1, self._options.workers)))
+        return pdp
 
     async def _child(
         self, name: str, module: str, *arguments: str, env: dict[str, str] | None = None
@@ -237,6 +255,16 @@ class Deployment:
         ready |= {"data": str(self._options.data), "ledger_key": ledger_key}
         self._shown.emit({"ready": True, **ready}, ready_lines(ready))
         sys.stdout.flush()
+
+
+async def _together(*starts: Coroutine[None, None, dict[str, object]]) -> list[dict[str, object]]:
+    """Await all *starts*; the first that fails ends the others, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(start) for start in starts]
+    except* ChildError as refused:
+        raise refused.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def ready_lines(ready: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,0 +1,172 @@
+"""What waits for the writer: how much may, how it becomes batches, and how it ends."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from ledger.world import body, entry, fill
+
+from envelock_ledger.entry import Committed, Entry
+from envelock_ledger.errors import DamageError, LedgerUnavailableError
+from envelock_ledger.log import Log
+from envelock_ledger.sequence import Prepared, prepare
+from envelock_ledger.writer import Writer
+
+MIB = 1 << 20
+WEIGHT = MIB // 16  # bytes of one call, of which 16 make a MiB
+
+
+def a_sixteenth() -> list[Prepared]:
+    """Entries of a call that asks for 64 KiB; the same records each time, so most are refused."""
+    half = WEIGHT // 2
+    short = half - len(body(id="one", pad=""))
+    return [prepare(Entry(body(id=name, pad="x" * short))) for name in ("one", "two")]
+
+
+@asynccontextmanager
+async def held(writer: Writer) -> AsyncIterator[None]:
+    """Keep the writer's thread busy while the block runs."""
+    begun, done = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait(_: Log) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        done.wait(30)
+
+    holding = asyncio.ensure_future(writer.ask(wait))
+    await begun.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        await holding
+
+
+def broken(_: Log) -> None:
+    """A question that finds damage."""
+    raise DamageError("found damage")
+
+
+async def recovered(writer: Writer) -> None:
+    """Wait until the files are open again."""
+    for _ in range(200):
+        try:
+            await writer.size()
+        except LedgerUnavailableError:
+            await asyncio.sleep(0.02)
+        else:
+            return
+    pytest.fail("it does not open again")
+
+
+async def test_the_queue_holds_64_mib_and_not_a_byte_more(writer):
+    """Callers are refused at once rather than made to wait behind a mountain."""
+    call, told = a_sixteenth(), []
+    assert sum(len(one.entry.body) for one in call) == WEIGHT
+    async with held(writer):
+        for _ in range(64 * 16):
+            writer.submit(call, told.append)
+        assert told == []
+        writer.submit(call, told.append)
+
+        assert isinstance(told[0], LedgerUnavailableError)
+    await writer.size()
+    assert len(told) == 64 * 16 + 1
+
+
+async def test_one_call_may_be_larger_than_the_queue(writer, monkeypatch):
+    """What is alone is taken, whatever it weighs; else it could never be."""
+    monkeypatch.setattr("envelock_ledger.writer.MAX_WAITING_BYTES", 10)
+
+    assert isinstance((await writer.append([entry()]))[0], Committed)
+
+
+async def test_batches_take_8_mib(writer):
+    """Everything that waits is one batch, up to its size; the rest is the next."""
+    call, told = a_sixteenth(), []
+    async with held(writer):
+        for _ in range(2 * 8 * 16 + 1):
+            writer.submit(call, told.append)
+            await asyncio.sleep(0)
+    await writer.size()
+
+    assert (await writer.probe())["batches"] == 3
+    assert len(told) == 2 * 8 * 16 + 1
+
+
+async def test_it_tells_what_it_has_done(writer):
+    """Batches, entries and errors since its start."""
+    before = await writer.probe()
+    await writer.append([entry(), entry(), entry()])
+    await writer.append([entry()])
+    with pytest.raises(LedgerUnavailableError):
+        await writer.ask(broken)
+    await recovered(writer)
+    after = await writer.probe()
+
+    assert [before[name] for name in ("batches", "appended", "faults")] == [0, 0, 0]
+    assert [after[name] for name in ("batches", "appended", "faults")] == [2, 4, 1]
+    assert after["size"] == before["size"] + 4
+    assert after["queued_bytes"] == 0
+
+
+async def test_damage_found_by_a_reader_closes_the_files_and_undoes_nothing(writer):
+    """Who was committed in the same turn stays so, and the queue is counted once."""
+    committed = asyncio.ensure_future(writer.append([entry(pad="x" * 4000)]))
+    found = asyncio.ensure_future(writer.ask(broken))
+    with pytest.raises(LedgerUnavailableError, match="found damage"):
+        await found
+    await recovered(writer)
+
+    assert isinstance((await committed)[0], Committed)
+    assert (await writer.probe())["queued_bytes"] == 0
+
+
+async def test_closing_takes_what_was_asked_in_the_same_turn(writer):
+    """It was accepted, so it is recorded; what comes after is refused."""
+    accepted = asyncio.ensure_future(writer.append([entry()]))
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(writer.aclose())
+    await asyncio.sleep(0)
+    with pytest.raises(LedgerUnavailableError, match="closed"):
+        await writer.append([entry()])
+    await closing
+
+    assert isinstance((await accepted)[0], Committed)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(writer):
+    """The thread ends; everybody who waits hears of it, and so does whoever comes later."""
+
+    def unforeseen(_: Log) -> None:
+        raise ZeroDivisionError
+
+    waiting = [asyncio.ensure_future(writer.ask(unforeseen))]
+    waiting += [asyncio.ensure_future(writer.append([entry()])) for _ in range(3)]
+    told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+
+    assert isinstance(told[0], LedgerUnavailableError)
+    assert all(isinstance(one, (list, LedgerUnavailableError)) for one in told[1:])
+    with pytest.raises(LedgerUnavailableError, match="closed"):
+        await asyncio.wait_for(writer.append([entry()]), 10)
+
+
+async def test_a_snapshot_ends_with_the_files_and_leaves_nothing(writer, tmp_path):
+    """A copy that was under way when the files were closed is not gone on with."""
+    await fill(writer, 5000)
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    copying = asyncio.ensure_future(writer.snapshot(folder / "copy"))
+    await asyncio.sleep(0)
+    with pytest.raises(LedgerUnavailableError):
+        await writer.ask(broken)
+    with pytest.raises(LedgerUnavailableError, match="found damage"):
+        await copying
+    await recovered(writer)
+
+    assert list(folder.iterdir()) == []
+    await writer.snapshot(folder / "another")
+    assert [path.name for path in folder.iterdir()] == ["another"]
