@@ -29,7 +29,7 @@ from envelock.testing import Server
 from envelock_ledger.remote import LedgerClient
 
 CONNECTIONS = 64
-KEYS, RULES, RECORDS = 100, 10, 10_000
+KEYS, RULES, RECORDS = 40, 10, 10_000  # callers may name 10,000 key paths, two a dataset
 IN_FLIGHT = 256
 
 
