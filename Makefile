@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SOURCES := formats ledger pdp kas sdk service policies
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-slow interop mutants check lint fresh bench clean packages lock
+.PHONY: help demo test test-slow interop mutants check lint fresh bench clean packages lock proto
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ packages:
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+proto: ## Generate the protobuf messages anew (needs grpcio-tools)
+	cd kas/envelock_kas/opentdf && python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. opentdf.proto
 
 lock: ## Resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --extra all --extra dev --generate-hashes --python-version 3.11 --universal --allow-unsafe --no-header -o requirements.lock

@@ -13,8 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| (\d{3}) \| `(\w+)` \|", re.MULTILINE)
 RAISED = re.compile(r'Problem\(\s*"(\w+)"')
-ROUTE = re.compile(r'add_(get|post)\(f?"([^"]+)"')
-SERVERS = ("kas/envelock_kas/http.py", "kas/envelock_kas/operators.py", "pdp/envelock_pdp/http.py")
+ROUTE = re.compile(r'(add_get|add_post|Method)\(\s*f?"([^"]+)"')
+SERVERS = (
+    "kas/envelock_kas/http.py",
+    "kas/envelock_kas/operators.py",
+    "kas/envelock_kas/opentdf/access.py",
+    "kas/envelock_kas/opentdf/discovery.py",
+    "pdp/envelock_pdp/http.py",
+)
 
 
 def raised() -> set[str]:
@@ -43,7 +49,7 @@ def test_every_route_is_on_the_page(server: str):
     assert found
 
     for _, path in found:
-        plain = path.replace("{CONNECT_PREFIX}", "/kas.AccessService/").replace("{path}", "PATH")
+        plain = path.replace("{path}", "PATH")
         shown = plain.partition("/{change")[0]
         assert shown in TEXT, path
 

@@ -22,6 +22,7 @@ MAX_OBJECTS = 100
 MAX_KEYS_OF_OBJECT = 20
 MAX_KEYS = 120  # of a request, so that its record holds a row for each
 MAX_DATA_KEYS = 100
+OLDER_KEY, OLDER_POLICY = "kao-0", "policy"  # the ids in the answer to the older form
 NONCE_SIZE = 16
 _MAX_LIFETIME_SECONDS = 3 * 3600
 _SKEW_SECONDS = 60
@@ -59,16 +60,38 @@ class ObjectEntry(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(entry.keyAccessObject for entry in self.keyAccessObjects)
 
 
+class RewrapRequest(msgspec.Struct, frozen=True):
+    """The message around a request token."""
+
+    signedRequestToken: str  # noqa: N815 the protocol's own name
+
+
 class RewrapBody(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a rewrap asks. `seen` is the tree size of the last checkpoint that the client saw."""
+    """What a rewrap asks. `seen` is the tree size of the last checkpoint that the client saw.
+
+    `keyAccess` and `policy` are the older form, of one key; some clients send both forms.
+    """
 
     clientPublicKey: str  # noqa: N815 the protocol's own name
     requests: tuple[ObjectEntry, ...] = ()
-    keyAccess: KeyAccess | None = None  # noqa: N815 the protocol's own name; the older form
-    policy: str | None = None  # the older form
+    keyAccess: KeyAccess | None = None  # noqa: N815 the protocol's own name
+    policy: str | None = None
     algorithm: str | None = None
     decision: str | None = None
     seen: int | None = None
+
+    @property
+    def older(self) -> bool:
+        """Whether it is asked in the older form only, and answered so."""
+        return not self.requests
+
+    @property
+    def objects(self) -> tuple[ObjectEntry, ...]:
+        """The objects asked, in whichever form."""
+        if self.requests or self.keyAccess is None or self.policy is None:
+            return self.requests
+        key = KeyAccessEntry(OLDER_KEY, self.keyAccess)
+        return (ObjectEntry((key,), PolicyEntry(OLDER_POLICY, self.policy)),)
 
 
 class SealBody(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -145,10 +168,14 @@ class PolicyResult(msgspec.Struct, frozen=True):
 
 
 class RewrapAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a rewrap answers; the session key is there when the client's key is an EC key."""
+    """What a rewrap answers; the session key is there when the client's key is an EC key.
+
+    `entityWrappedKey` answers the older form, beside the newer.
+    """
 
     responses: tuple[PolicyResult, ...]
     sessionPublicKey: str | None = None  # noqa: N815 the protocol's own name
+    entityWrappedKey: str | None = None  # noqa: N815 the protocol's own name
 
 
 class PublishedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,14 +248,15 @@ def read_rewrap(body: bytes) -> RewrapBody:
         asked = decode(body, RewrapBody, max_bytes=MAX_REQUEST_TOKEN)
     except FormatError as error:
         raise WireError(f"request body: {error}") from error
-    if not 1 <= len(asked.requests) <= MAX_OBJECTS:
+    objects = asked.objects
+    if not 1 <= len(objects) <= MAX_OBJECTS:
         raise WireError(f"requests: 1 to {MAX_OBJECTS} objects")
-    _require_distinct([entry.policy.id for entry in asked.requests], "policy.id")
-    for entry in asked.requests:
+    _require_distinct([entry.policy.id for entry in objects], "policy.id")
+    for entry in objects:
         if not 1 <= len(entry.keyAccessObjects) <= MAX_KEYS_OF_OBJECT:
             raise WireError(f"keyAccessObjects: 1 to {MAX_KEYS_OF_OBJECT} in an object")
         _require_distinct([key.keyAccessObjectId for key in entry.keyAccessObjects], "object id")
-    if sum(len(entry.keyAccessObjects) for entry in asked.requests) > MAX_KEYS:
+    if sum(len(entry.keyAccessObjects) for entry in objects) > MAX_KEYS:
         raise WireError(f"keyAccessObjects: at most {MAX_KEYS} in a request")
     _require_same_older_form(asked)
     return asked
@@ -294,7 +322,7 @@ def _require_distinct(ids: list[str], name: str) -> None:
 
 def _require_same_older_form(asked: RewrapBody) -> None:
     """Two forms of one request that differ would let two readers see two requests."""
-    first = asked.requests[0]
+    first = asked.objects[0]
     if asked.policy is not None and asked.policy != first.policy.body:
         raise WireError("policy differs from requests")
     if asked.keyAccess is not None and asked.keyAccess != first.keyAccessObjects[0].keyAccessObject:

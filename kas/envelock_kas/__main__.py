@@ -24,6 +24,7 @@ from envelock_kas.authzen import AuthzenClient
 from envelock_kas.custody import Custody
 from envelock_kas.custody.local import LocalCustody
 from envelock_kas.keys.registry import RegistryError
+from envelock_kas.opentdf.settings import OpenTdfSettings
 from envelock_kas.pdp_keys import PinnedKeys
 from envelock_kas.pdp_probe import PdpProbe
 from envelock_kas.settings import (
@@ -135,6 +136,7 @@ async def _parts(
         entropy=os.urandom,
         subject_secret=_secret(data / settings.subject_key_file),
         probes=Probes(pdp=probe, issuer=tokens.require_keys),
+        opentdf=section(data / FILE, "opentdf", OpenTdfSettings),
     )
 
 
@@ -175,12 +177,13 @@ def custody_of(data: Path, settings: CustodySettings, deployment: DeploymentSett
 def _configuration(
     settings: KasSettings, callers: CallerSettings, ledger_key: str
 ) -> dict[str, Json]:
-    """The document at `/.well-known/opentdf-configuration`."""
+    """What of `/.well-known/opentdf-configuration` never changes."""
     issuer = callers.issuers[0].issuer if callers.issuers else ""
     return {
         "platform_issuer": issuer,
-        "idp": {"issuer": issuer, "token_endpoint": f"{issuer}/token"},
         "supports_dpop": True,
+        "dpop_signing_alg_values_supported": ["ES256", "EdDSA", "RS256"],
+        "dpop_nonce_required": False,
         "health": {"endpoint": "/healthz"},
         "envelock": {
             "kas_id": settings.id,

@@ -73,7 +73,7 @@ def read_asked(body: bytes) -> Asked:
     """
     asked = read_rewrap(body)
     key = client_key(asked.clientPublicKey)
-    objects = [read_object(entry) for entry in asked.requests]
+    objects = [read_object(entry) for entry in asked.objects]
     if len({found.id for found in objects}) != len(objects):
         raise WireError("an object stands twice in one request")
     der = spki(key)

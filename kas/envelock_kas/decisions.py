@@ -49,6 +49,10 @@ class Verdicts:
             return f"obligation {decided.obligations[0]}"
         return None
 
+    def obligations(self, object_id: str) -> tuple[str, ...]:
+        """What the decision asks of whoever gets the object; nothing when it is denied."""
+        return self.decided[object_id].obligations
+
 
 class Decisions:
     """Obtains and verifies decisions."""

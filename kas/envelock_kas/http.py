@@ -4,16 +4,17 @@ Connect unary at the root of the host, a small REST API beside it, and on a Unix
 what the PDP announces.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from envelock_formats import jose
-from envelock_formats.canonical import Json, decode
+from envelock_formats.canonical import decode
 from envelock_formats.errors import FormatError
 from envelock_formats.keyid import KeyIdError
-from envelock_formats.wire import PublishedKey
+from envelock_formats.wire import PublishedKey, RewrapRequest
 from envelock_kas.admin import Administration, Announcement, RollbackError
 from envelock_kas.context import Context
 from envelock_kas.decisions import PdpKeys
@@ -28,13 +29,7 @@ from envelock_kas.issue import Issue
 from envelock_kas.keys.lifecycle import Actor
 from envelock_kas.keys.registry import RegistryError
 from envelock_kas.naming import DEFAULT_DATASET, Naming
-from envelock_kas.opentdf.connect import (
-    PublicKeyRequest,
-    RewrapRequest,
-    answer,
-    connect_error,
-    read_message,
-)
+from envelock_kas.opentdf.connect import answer, connect_error, is_procedure
 from envelock_kas.publish import Publisher
 from envelock_kas.rebind import Rebind
 from envelock_kas.records import Origin
@@ -52,7 +47,6 @@ from envelock_service.server import (
     same_user,
 )
 
-CONNECT_PREFIX = "/kas.AccessService/"
 JSON = frozenset({"application/json"})
 MAX_USER_AGENT = 256
 
@@ -70,7 +64,6 @@ class Surface:
     naming: Naming
     administration: Administration
     pdp_keys: PdpKeys
-    configuration: Mapping[str, Json]
     request_ids: Callable[[], str]
     count: Callable[[str], None]
     health: Health
@@ -86,19 +79,28 @@ class Surface:
         return Origin(request[REQUEST_ID], address, agent[:MAX_USER_AGENT] or None)
 
 
-def application(surface: Surface, routes: Callable[[web.Application], None]) -> web.Application:
-    """The public application; *routes* adds those of `/v1/keys` and its like."""
-    app = web.Application(middlewares=[identify(surface.request_ids, render), known_errors])
+def application(
+    surface: Surface,
+    routes: Sequence[Callable[[web.Application], None]],
+    middlewares: Sequence[Middleware] = (),
+) -> web.Application:
+    """The public application.
+
+    Args:
+        surface: What the handlers call.
+        routes: Each adds the routes of another part.
+        middlewares: Seen by every request before anything else.
+    """
+    own = (identify(surface.request_ids, render), known_errors)
+    app = web.Application(middlewares=[*middlewares, *own])
     handlers = Handlers(surface)
-    app.router.add_post(f"{CONNECT_PREFIX}Rewrap", handlers.rewrap)
-    app.router.add_post(f"{CONNECT_PREFIX}PublicKey", handlers.public_key)
-    app.router.add_get("/.well-known/opentdf-configuration", handlers.well_known)
     app.router.add_get("/.well-known/jwks.json", handlers.keys_of_pdp)
     app.router.add_get("/v1/publickeys", handlers.published_key)
     app.router.add_post("/v1/datakeys", handlers.data_keys)
     app.router.add_post("/v1/rebind", handlers.rebind)
     app.router.add_get("/healthz", handlers.health)
-    routes(app)
+    for add in routes:
+        add(app)
     return app
 
 
@@ -128,39 +130,23 @@ class Handlers:
     def __init__(self, surface: Surface) -> None:
         self._surface = surface
 
-    async def rewrap(self, request: web.Request) -> web.Response:
-        """`kas.AccessService/Rewrap`: release keys."""
-        caller = await self._authenticate(request)
-        token = await self._request_token(request, caller, "open")
-        return answer(await self._surface.release(caller, token, self._surface.origin_of(request)))
-
-    async def public_key(self, request: web.Request) -> web.Response:
-        """`kas.AccessService/PublicKey`: the caller's tenant's key for new objects."""
-        message = await read_message(request, PublicKeyRequest)
-        published = await self._published(request, DEFAULT_DATASET, message.algorithm)
-        return web.json_response({"publicKey": published.pem, "kid": published.kid})
-
     async def published_key(self, request: web.Request) -> web.Response:
         """`GET /v1/publickeys?dataset=&algorithm=`."""
         query = request.query
         dataset = query.get("dataset") or DEFAULT_DATASET
-        return answer(await self._published(request, dataset, query.get("algorithm", "")))
+        caller = await authenticate(self._surface, request)
+        algorithm = query.get("algorithm", "")
+        return answer(await published(self._surface, request, caller, dataset, algorithm))
 
     async def data_keys(self, request: web.Request) -> web.Response:
         """`POST /v1/datakeys`: data keys made and wrapped online."""
-        caller = await self._authenticate(request)
-        token = await self._request_token(request, caller, "seal")
+        caller, token = await token_of(self._surface, request, "seal", read_token_message)
         return answer(await self._surface.issue(caller, token, self._surface.origin_of(request)))
 
     async def rebind(self, request: web.Request) -> web.Response:
         """`POST /v1/rebind`: another policy on the key of one object."""
-        caller = await self._authenticate(request)
-        token = await self._request_token(request, caller, "rebind")
+        caller, token = await token_of(self._surface, request, "rebind", read_token_message)
         return answer(await self._surface.rebind(caller, token, self._surface.origin_of(request)))
-
-    async def well_known(self, _request: web.Request) -> web.Response:
-        """Where everything is, for clients."""
-        return web.json_response(dict(self._surface.configuration))
 
     async def keys_of_pdp(self, _request: web.Request) -> web.Response:
         """The keys whose decisions this KAS honours."""
@@ -173,41 +159,69 @@ class Handlers:
         """Whether this worker can release anything; if not, which part is missing since when."""
         return health_response(self._surface.health)
 
-    async def _request_token(self, request: web.Request, caller: Authenticated, act: str) -> str:
-        """The token in the message; what is no message is refused on record, like its contents."""
-        try:
-            return (await read_message(request, RewrapRequest)).signedRequestToken
-        except Problem as problem:
-            gate, tenant = self._surface.gate, caller.token.caller.tenant
-            gate.admit(caller.token.caller)
-            context = Context(caller, self._surface.origin_of(request), act, tenant)
-            await gate.recorder.refuse(context, f"malformed: {problem}")
-            raise
 
-    async def _published(self, request: web.Request, dataset: str, algorithm: str) -> PublishedKey:
-        """Steps 2, 4 and 5 of a release, then the key; a path that has none gets its first."""
-        surface = self._surface
-        caller = await self._authenticate(request)
-        tenant = caller.token.caller.tenant
-        context = Context(caller, surface.origin_of(request), "publish", tenant)
-        surface.gate.admit(context.caller)
-        await surface.gate.require_open(context, tenant, ())
-        path = surface.naming.path(tenant, dataset)
-        known = surface.gate.projection.registry.newest(path)
-        if known is None and not surface.gate.guard.admit_new_path(context.caller):
-            raise Problem("rate_limited", "too many new key paths; seal under one that exists")
-        actor = Actor(context.origin, context.caller, judged=surface.gate.fences(context))
-        try:
-            return await surface.publisher.publish(path, algorithm, actor)
-        except LookupError as error:
-            raise Problem("not_found", f"no key for algorithm {algorithm[:40]!r}") from error
-        except TransitionError as error:
-            # Key states are told only to callers whom a decision permits.
-            await surface.gate.recorder.refuse(context, str(error))
-            raise Problem("conflict", f"nothing is sealed under {path} now") from error
+async def read_token_message(request: web.Request) -> RewrapRequest:
+    """The message around a request token, as JSON.
 
-    async def _authenticate(self, request: web.Request) -> Authenticated:
-        return await authenticate(self._surface, request)
+    Raises:
+        Problem: 400, 413 or 415.
+    """
+    body = await read_body(request, media_types=JSON)
+    try:
+        return decode(body, RewrapRequest, max_bytes=len(body) + 2)
+    except FormatError as error:
+        raise Problem("malformed_request", str(error)) from error
+
+
+async def token_of(
+    surface: Surface,
+    request: web.Request,
+    act: str,
+    read: Callable[[web.Request], Awaitable[RewrapRequest]],
+) -> tuple[Authenticated, str]:
+    """The caller, and the request token in the message that *read* reads.
+
+    What is no message is refused on record, like its contents.
+
+    Raises:
+        Problem: 401, or what *read* raises.
+    """
+    caller = await authenticate(surface, request)
+    try:
+        return caller, (await read(request)).signedRequestToken
+    except Problem as problem:
+        gate, tenant = surface.gate, caller.token.caller.tenant
+        gate.admit(caller.token.caller)
+        context = Context(caller, surface.origin_of(request), act, tenant)
+        await gate.recorder.refuse(context, f"malformed: {problem}")
+        raise
+
+
+async def published(
+    surface: Surface, request: web.Request, caller: Authenticated, dataset: str, algorithm: str
+) -> PublishedKey:
+    """Steps 4 and 5 of a release, then the key; a path that has none gets its first.
+
+    Raises:
+        Problem: Refused; the refusal is on record.
+    """
+    tenant = caller.token.caller.tenant
+    context = Context(caller, surface.origin_of(request), "publish", tenant)
+    surface.gate.admit(context.caller)
+    await surface.gate.require_open(context, tenant, ())
+    path = surface.naming.path(tenant, dataset)
+    known = surface.gate.projection.registry.newest(path)
+    if known is None and not surface.gate.guard.admit_new_path(context.caller):
+        raise Problem("rate_limited", "too many new key paths; seal under one that exists")
+    actor = Actor(context.origin, context.caller, judged=surface.gate.fences(context))
+    try:
+        return await surface.publisher.publish(path, algorithm, actor)
+    except LookupError as error:
+        raise Problem("not_found", f"no key for algorithm {algorithm[:40]!r}") from error
+    except TransitionError as error:
+        # Key states are told only to callers whom a decision permits.
+        await surface.gate.recorder.refuse(context, str(error))
+        raise Problem("conflict", f"nothing is sealed under {path} now") from error
 
 
 async def authenticate(surface: Surface, request: web.Request) -> Authenticated:
@@ -225,7 +239,7 @@ async def authenticate(surface: Surface, request: web.Request) -> Authenticated:
 
 def render(request: web.Request, problem: Problem) -> web.StreamResponse:
     """A problem in the form that the path's protocol has."""
-    if request.path.startswith(CONNECT_PREFIX):
+    if is_procedure(request.path):
         return connect_error(request, problem)
     return problem_response(problem, request[REQUEST_ID])
 

@@ -25,6 +25,8 @@ and are dropped then; they are never cached, logged or recorded.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from envelock_formats.canonical import Json
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import b64
@@ -74,6 +76,7 @@ class Progress:
     """How far each object has come. One task owns it."""
 
     asked: Asked
+    verdicts: Verdicts
     refusals: dict[str, Refusal]
     standings: dict[str, Standing]
     opened: dict[str, Sequence[OpenedShare]]
@@ -130,7 +133,7 @@ class Release:
         asked = await self._read(context, token)
         await self._own(context, asked)
         verdicts = await self._decide(context, asked)
-        progress = Progress(asked, {}, {}, {})
+        progress = Progress(asked, verdicts, {}, {}, {})
         for found in asked.objects:
             if (reason := verdicts.refusal(found.id)) is not None:
                 progress.refusals[found.id] = Refusal(reason, _FORBIDDEN)
@@ -293,7 +296,16 @@ def _answer(
             results.append(_result(progress, found, key, sealed, carried))
             carried = {}
         responses.append(PolicyResult(found.entry.policy.id, tuple(results)))
-    return RewrapAnswer(tuple(responses), session_pem if receipt is not None else None)
+    answer = RewrapAnswer(tuple(responses), session_pem if receipt is not None else None)
+    return _in_older_form(answer) if progress.asked.body.older else answer
+
+
+def _in_older_form(answer: RewrapAnswer) -> RewrapAnswer:
+    """The answer to the older form: one key, and a refusal is an error of the whole request."""
+    [result] = answer.responses[0].results
+    if result.error is not None:
+        raise Problem("bad_request" if result.error == _BAD_REQUEST else "access_denied")
+    return msgspec.structs.replace(answer, entityWrappedKey=result.kasWrappedKey)
 
 
 def _result(
@@ -303,7 +315,8 @@ def _result(
     sealed: Mapping[tuple[str, str], bytes],
     carried: Mapping[str, object],
 ) -> KeyResult:
-    metadata: dict[str, object] = {"X-Required-Obligations": [], **carried}
+    owed = list(progress.verdicts.obligations(found.id))
+    metadata: dict[str, object] = {"X-Required-Obligations": owed, **carried}
     if (refusal := progress.refusals.get(found.id)) is not None:
         return KeyResult(key.entry_id, "fail", metadata, error=refusal.told)
     share = b64(sealed[found.id, key.entry_id])

@@ -22,6 +22,9 @@ from envelock_kas.keys.lifecycle import Actor, Keeping, Lifecycle
 from envelock_kas.keys.registry import RegistryError
 from envelock_kas.ledger import Ledger
 from envelock_kas.naming import Naming
+from envelock_kas.opentdf.cors import cors
+from envelock_kas.opentdf.routes import OpenTdf
+from envelock_kas.opentdf.settings import OpenTdfSettings
 from envelock_kas.operators import Operators
 from envelock_kas.pdp import DecisionPoint
 from envelock_kas.projection import Projection
@@ -60,6 +63,7 @@ class Parts:
     entropy: Callable[[int], bytes]
     subject_secret: bytes = field(repr=False)
     probes: Probes = field(default_factory=Probes)
+    opentdf: OpenTdfSettings = field(default_factory=OpenTdfSettings)
 
 
 class Worker:
@@ -100,7 +104,12 @@ class Worker:
         )
         self.surface = self._surface(parts)
         operators = Operators(self.surface, self.lifecycle)
-        self.app: web.Application = application(self.surface, operators.routes)
+        opentdf = OpenTdf(self.surface, settings, parts.opentdf, parts.configuration)
+        self.app: web.Application = application(
+            self.surface,
+            (operators.routes, opentdf.routes),
+            (cors(parts.opentdf.browser_origins),),
+        )
         self.internal_app: web.Application = internal_application(
             self._administration, self._request_ids
         )
@@ -172,7 +181,6 @@ class Worker:
             naming=self._naming,
             administration=self._administration,
             pdp_keys=parts.pdp_keys,
-            configuration=parts.configuration,
             request_ids=self._request_ids,
             count=self._count,
             health=self.watch.health,

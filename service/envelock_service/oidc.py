@@ -228,17 +228,27 @@ async def fetch_keys(issuer: str) -> dict[str, jose.VerifyingKey]:
             keys are at no address that is to be trusted.
         aiohttp.ClientError, TimeoutError: It could not be fetched.
     """
-    timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-        discovery = await _document(session, f"{issuer}/.well-known/openid-configuration")
+    async with _session() as session:
+        discovery = await _discovery(session, issuer)
         jwks_uri = discovery.get("jwks_uri")
-        if discovery.get("issuer") != issuer or not isinstance(jwks_uri, str):
-            raise FormatError("discovery document is of another issuer")
+        if not isinstance(jwks_uri, str):
+            raise FormatError("discovery document names no keys")
         try:
             require_secure(jwks_uri)
         except ValueError as error:
             raise FormatError("discovery document names an address that is not secure") from error
         return read_jwks(await _document(session, jwks_uri))
+
+
+async def fetch_discovery(issuer: str) -> dict[str, Json]:
+    """Fetch an issuer's discovery document.
+
+    Raises:
+        FormatError: It is malformed, too large, redirected, or of another issuer.
+        aiohttp.ClientError, TimeoutError: It could not be fetched.
+    """
+    async with _session() as session:
+        return await _discovery(session, issuer)
 
 
 def read_jwks(document: Mapping[str, Json]) -> dict[str, jose.VerifyingKey]:
@@ -273,6 +283,18 @@ def require_secure(url: str) -> None:
     loopback = parts.scheme == "http" and parts.hostname in _LOOPBACK
     if not (parts.scheme == "https" or loopback) or parts.username is not None or parts.fragment:
         raise ValueError(f"{url}: expected https, or http on loopback")
+
+
+def _session() -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_SECONDS)
+    return aiohttp.ClientSession(timeout=timeout, trust_env=False)
+
+
+async def _discovery(session: aiohttp.ClientSession, issuer: str) -> dict[str, Json]:
+    discovery = await _document(session, f"{issuer}/.well-known/openid-configuration")
+    if discovery.get("issuer") != issuer:
+        raise FormatError("discovery document is of another issuer")
+    return discovery
 
 
 async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Json]:

@@ -109,7 +109,7 @@ async def read_body(
         body = await _read(request, max_bytes)  # it is here already
     else:
         body = await _read_in_time(request, max_bytes, receive_seconds)
-    return _unpacked(body, max_bytes) if encoding == "gzip" else body
+    return unpacked(body, max_bytes) if encoding == "gzip" else body
 
 
 async def _read_in_time(request: web.Request, max_bytes: int, seconds: float) -> bytes:
@@ -129,7 +129,12 @@ async def _read(request: web.Request, max_bytes: int) -> bytes:
     return bytes(received)
 
 
-def _unpacked(body: bytes, max_bytes: int) -> bytes:
+def unpacked(body: bytes, max_bytes: int) -> bytes:
+    """Unpack one gzip member.
+
+    Raises:
+        Problem: 413 for more than *max_bytes*, 400 for what is not one member.
+    """
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         plain = unpacker.decompress(body, max_bytes + 1)

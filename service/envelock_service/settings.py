@@ -13,7 +13,9 @@ from typing import Literal, TypeVar
 import msgspec
 
 FILE = "envelock.toml"  # in the data directory
-SECTIONS = frozenset({"deployment", "callers", "custody", "issuer", "kas", "ledger", "pdp"})
+SECTIONS = frozenset(
+    {"deployment", "callers", "custody", "issuer", "kas", "ledger", "opentdf", "pdp"}
+)
 _LOOPBACK = frozenset({"127.0.0.1", "[::1]", "localhost"})
 T = TypeVar("T")
 

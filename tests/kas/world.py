@@ -44,6 +44,7 @@ from envelock_kas.custody import Custody
 from envelock_kas.custody.local import LocalCustody
 from envelock_kas.errors import PdpUnavailableError
 from envelock_kas.keys.lifecycle import Actor
+from envelock_kas.opentdf.settings import OpenTdfSettings
 from envelock_kas.pdp import Answer, Question, QuestionObject
 from envelock_kas.records import Origin
 from envelock_kas.settings import KasSettings
@@ -428,6 +429,7 @@ async def running_world(
     folder: Path,
     callers: Callers | None = None,
     custody: Custody | None = None,
+    opentdf: OpenTdfSettings | None = None,
     **settings: object,
 ) -> AsyncIterator[World]:
     """A world in *folder*, with a bundle in force for the tenant `clinic`.
@@ -455,6 +457,7 @@ async def running_world(
         clock=now,
         entropy=os.urandom,
         subject_secret=bytes(32),
+        opentdf=opentdf or OpenTdfSettings(),
     )
     worker = Worker(parts)
     world = World(now, ledger, str(signer.verifier), counting, pdp, worker, parts)

@@ -1,23 +1,35 @@
-"""Connect unary over HTTP, JSON codec: requests in, answers and errors out.
+"""Connect unary over HTTP: requests in, answers and errors out, as JSON or as protobuf.
 
-https://connectrpc.com/docs/protocol, sections "Unary-Request" and "Error-End-Stream". Clients tell
-errors apart by the words in `message`, so those stay as the platform that they were made for writes
-them; ours are beside it, in members that others pass over.
+https://connectrpc.com/docs/protocol, sections "Unary-Request", "Unary-Get-Request" and
+"Error-End-Stream". Inside, a message is a struct in protobuf's JSON mapping, whichever codec it
+came in; `opentdf.proto` has the field numbers. An error is JSON always. Clients tell errors apart
+by the words in `message`, so those stay as the platform that they were made for writes them; ours
+are beside it, in members that others pass over.
 """
 
-from typing import TypeVar
+import re
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import orjson
 from aiohttp import web
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
 
-from envelock_formats.canonical import Json, decode
+from envelock_formats.canonical import Json, convert, decode
 from envelock_formats.errors import FormatError
 from envelock_service.problem import Problem, headers_for
-from envelock_service.server import REQUEST_ID, read_body
+from envelock_service.server import MAX_BODY, REQUEST_ID, read_body, unpacked
 
-T = TypeVar("T")
-MEDIA_TYPES = frozenset({"application/json"})
+T = TypeVar("T", bound=msgspec.Struct)
+JSON, PROTO = "application/json", "application/proto"
+MEDIA_TYPES = frozenset({JSON, PROTO})
+MAX_QUERY = 16 * 1024  # characters of a message in a URL
+_CODEC = web.RequestKey("codec", str)
+_PATH = re.compile(r"/(?:[a-z0-9_]+\.)+[A-Z][A-Za-z0-9]*/[A-Za-z0-9]+\Z")
 _CODES = {
     400: "invalid_argument",
     401: "unauthenticated",
@@ -39,36 +51,87 @@ _WORDS = {
 }
 
 
-class PublicKeyRequest(msgspec.Struct, frozen=True):
-    """`kas.AccessService/PublicKey`."""
-
-    algorithm: str = ""
-    fmt: str = ""
-    v: str = ""
+class Empty(msgspec.Struct, frozen=True):
+    """A message of which nothing is read."""
 
 
-class RewrapRequest(msgspec.Struct, frozen=True):
-    """`kas.AccessService/Rewrap`."""
+@dataclass(frozen=True, slots=True)
+class Method(Generic[T]):
+    """One procedure: its path, and the shapes of what it takes and gives.
 
-    signedRequestToken: str  # noqa: N815 the protocol's own name
-
-
-async def read_message(request: web.Request, shape: type[T]) -> T:
-    """Read the message of a request.
-
-    Raises:
-        Problem: 400, 413 or 415.
+    *write* turns an answer into protobuf where the general way is too slow. A *safe* one has no
+    side effects, so that clients may use GET.
     """
-    body = await read_body(request, media_types=MEDIA_TYPES)
-    try:
-        return decode(body or b"{}", shape, max_bytes=len(body) + 2)
-    except FormatError as error:
-        raise Problem("malformed_request", str(error)) from error
+
+    path: str
+    takes: type[T]
+    wire_takes: type[Message]
+    wire_gives: type[Message]
+    safe: bool = False
+    write: Callable[[Any], Message] | None = None
+
+    async def read(self, request: web.Request) -> T:
+        """Read the message of a request.
+
+        Raises:
+            Problem: 400, 413 or 415.
+        """
+        if request.method == "GET":
+            codec, body = _from_query(request.query)
+        else:
+            body = await read_body(request, media_types=MEDIA_TYPES)
+            codec = request.content_type
+        request[_CODEC] = codec
+        try:
+            if codec == PROTO:
+                message = self.wire_takes()
+                message.ParseFromString(body)
+                return convert(json_format.MessageToDict(message), self.takes)
+            return decode(body or b"{}", self.takes, max_bytes=len(body) + 2)
+        except DecodeError as error:
+            raise Problem("malformed_request", "not a message of this procedure") from error
+        except FormatError as error:
+            raise Problem("malformed_request", str(error)) from error
+
+    def answer(self, request: web.Request, given: msgspec.Struct) -> web.Response:
+        """*given* as an answer, in the codec that the request came in."""
+        codec = request.get(_CODEC, JSON)
+        if codec == JSON:
+            return web.Response(body=msgspec.json.encode(given), content_type=JSON)
+        if self.write is not None:
+            message = self.write(given)
+        else:
+            message = self.wire_gives()
+            json_format.ParseDict(msgspec.to_builtins(given), message)
+        return web.Response(body=message.SerializeToString(), content_type=PROTO)
+
+    def route(
+        self, app: web.Application, handler: Callable[[web.Request, T], Awaitable[msgspec.Struct]]
+    ) -> None:
+        """Have *handler* answer this procedure."""
+
+        async def handle(request: web.Request) -> web.Response:
+            return self.answer(request, await handler(request, await self.read(request)))
+
+        self.serve(app, handle)
+
+    def serve(
+        self, app: web.Application, handle: Callable[[web.Request], Awaitable[web.Response]]
+    ) -> None:
+        """Have *handle*, which reads and answers by itself, serve this procedure."""
+        app.router.add_post(self.path, handle)
+        if self.safe:
+            app.router.add_get(self.path, handle, allow_head=False)
+
+
+def is_procedure(path: str) -> bool:
+    """Whether a path is one of Connect: `/package.Service/Method`."""
+    return _PATH.match(path) is not None
 
 
 def answer(message: msgspec.Struct) -> web.Response:
-    """A message as an answer."""
-    return web.Response(body=msgspec.json.encode(message), content_type="application/json")
+    """A message as JSON, where nothing but that is spoken."""
+    return web.Response(body=msgspec.json.encode(message), content_type=JSON)
 
 
 def connect_error(request: web.Request, problem: Problem) -> web.Response:
@@ -86,6 +149,28 @@ def connect_error(request: web.Request, problem: Problem) -> web.Response:
     return web.Response(
         status=problem.status,
         body=orjson.dumps(body),
-        content_type="application/json",
+        content_type=JSON,
         headers=headers_for(problem),
     )
+
+
+def _from_query(query: Mapping[str, str]) -> tuple[str, bytes]:
+    """Codec and message of a GET.
+
+    Raises:
+        Problem: 400, 413 or 415.
+    """
+    codec = {"json": JSON, "proto": PROTO}.get(query.get("encoding", ""))
+    packing = query.get("compression", "identity")
+    if codec is None or packing not in {"", "identity", "gzip"}:
+        raise Problem("unsupported_media_type")
+    text = query.get("message", "")
+    if len(text) > MAX_QUERY:
+        raise Problem("too_large")
+    body = text.encode()
+    if query.get("base64") == "1":
+        try:
+            body = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except ValueError as error:
+            raise Problem("malformed_request", "message is not base64url") from error
+    return codec, unpacked(body, MAX_BODY) if packing == "gzip" else body

@@ -1,0 +1,109 @@
+"""Keys as stock clients are told of them: the base key, and those that attributes are mapped to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from envelock_formats.wire import PublishedKey
+from envelock_kas.errors import TransitionError
+from envelock_kas.keys.lifecycle import Actor
+from envelock_kas.naming import DEFAULT_DATASET, Naming
+from envelock_kas.projection import Projection, shuts_out, tenant_fence
+from envelock_kas.publish import Publisher
+from envelock_kas.records import Origin
+from envelock_service.problem import Problem
+
+KNOWN_SECONDS = 60.0  # how long a key is told again without asking
+MAX_KNOWN = 1024
+ENUM = {
+    "rsa:2048": "ALGORITHM_RSA_2048",
+    "rsa:4096": "ALGORITHM_RSA_4096",
+    "ec:secp256r1": "ALGORITHM_EC_P256",
+    "ec:secp384r1": "ALGORITHM_EC_P384",
+    "ec:secp521r1": "ALGORITHM_EC_P521",
+    "hpqt:xwing": "ALGORITHM_HPQT_XWING",
+    "hpqt:secp256r1-mlkem768": "ALGORITHM_HPQT_SECP256R1_MLKEM768",
+    "hpqt:secp384r1-mlkem1024": "ALGORITHM_HPQT_SECP384R1_MLKEM1024",
+    "mlkem:768": "ALGORITHM_MLKEM_768",
+    "mlkem:1024": "ALGORITHM_MLKEM_1024",
+}
+
+
+class SimpleKasPublicKey(msgspec.Struct, frozen=True):
+    """A public key; `algorithm` is a name of the enumeration `Algorithm`."""
+
+    algorithm: str
+    kid: str
+    pem: str
+
+
+class SimpleKasKey(msgspec.Struct, frozen=True):
+    """A public key of a KAS, as attributes and the registry carry it."""
+
+    kasUri: str  # noqa: N815 the protocol's own name
+    publicKey: SimpleKasPublicKey  # noqa: N815 the protocol's own name
+    kasId: str  # noqa: N815 the protocol's own name
+
+
+@dataclass(slots=True)
+class KasKeys:
+    """Public keys by tenant and dataset, told again for a while. One worker owns it."""
+
+    publisher: Publisher
+    projection: Projection
+    naming: Naming
+    base_tenant: str
+    kas_id: str  # a UUID, as clients expect one
+    monotonic: Callable[[], float]
+    _known: dict[tuple[str, str, str], tuple[float, PublishedKey]] = field(default_factory=dict)
+
+    def base(self) -> str | None:
+        """The tenant whose key those get who name nobody; None where there is no such tenant."""
+        if self.base_tenant:
+            return self.base_tenant
+        tenants = self.projection.epochs()
+        return next(iter(tenants)) if len(tenants) == 1 else None
+
+    def exists(self, tenant: str) -> bool:
+        """Whether *tenant* has sealed by default already, as far as this worker knows."""
+        path = self.naming.path(tenant, DEFAULT_DATASET)
+        return self.projection.registry.newest(path) is not None
+
+    async def published(
+        self, tenant: str, origin: Origin, dataset: str = DEFAULT_DATASET, algorithm: str = ""
+    ) -> PublishedKey:
+        """The key that *tenant* seals *dataset* under now; a path's first is made on first use.
+
+        Nobody stands behind the question, so the datasets are those that settings and policies
+        name, never a caller's.
+
+        Raises:
+            Problem: 404 for an algorithm that there is no key of, 409 when nothing is sealed there.
+            CustodyError, LedgerError: As their names say.
+        """
+        name = (tenant, dataset, algorithm)
+        now = self.monotonic()
+        if (known := self._known.get(name)) is not None and now - known[0] < KNOWN_SECONDS:
+            return known[1]
+        fence = tenant_fence(tenant)
+        number = self.projection.number(fence)
+        if self.projection.policy(tenant) is None or shuts_out(number):
+            raise Problem("conflict", "nothing is sealed there now")
+        actor = Actor(origin, judged={fence: number})
+        try:
+            path = self.naming.path(tenant, dataset)
+            found = await self.publisher.publish(path, algorithm, actor)
+        except LookupError as error:
+            raise Problem("not_found", f"no key for algorithm {algorithm[:40]!r}") from error
+        except TransitionError as error:
+            raise Problem("conflict", "nothing is sealed there now") from error
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[name] = now, found
+        return found
+
+    def simple(self, key: PublishedKey) -> SimpleKasKey:
+        """*key* as clients are told of it."""
+        public = SimpleKasPublicKey(ENUM[key.algorithm], key.kid, key.pem)
+        return SimpleKasKey(key.url, public, self.kas_id)

@@ -1,0 +1,353 @@
+"""What stock clients send and get, codec by codec, over real HTTP."""
+
+import base64
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+from cryptography.hazmat.primitives.asymmetric import rsa
+from kas.served import REWRAP, Served, running_served
+
+from envelock_formats.framing import b64
+from envelock_formats.wire import RewrapBody
+from envelock_formats.wrap import ec_from_pem, open_answer, public_pem
+from envelock_kas.opentdf import opentdf_pb2 as pb
+from envelock_kas.opentdf.settings import OpenTdfSettings
+
+PUBLIC_KEY = "/kas.AccessService/PublicKey"
+WELL_KNOWN = "/wellknownconfiguration.WellKnownService/GetWellKnownConfiguration"
+HEALTH = "/grpc.health.v1.Health/Check"
+SERVERS = "/policy.kasregistry.KeyAccessServerRegistryService/ListKeyAccessServers"
+PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+PROTO = {"Content-Type": "application/proto"}
+
+
+async def rewrap(served: Served, body: RewrapBody, *, codec: str, pack: bool = False):
+    """Send *body* as a stock client does; returns status, media type and answer."""
+    request = served.world.signed(served.person, body)
+    token = served.authority.token(served.holder.jkt)
+    headers = served.holder.headers(f"{served.origin}{REWRAP}", token)
+    if codec == "proto":
+        sent = pb.RewrapRequest(signed_request_token=request.token).SerializeToString()
+        headers |= PROTO
+    else:
+        sent = json.dumps({"signedRequestToken": request.token, "newer": {}}).encode()
+        headers |= {"Content-Type": "application/json"}
+    if pack:
+        sent, headers = gzip.compress(sent), headers | {"Content-Encoding": "gzip"}
+    status, answer, got = await served.call("POST", REWRAP, sent, token=token, headers=headers)
+    return status, got["Content-Type"], answer
+
+
+def asked(served: Served, sealed) -> tuple[RewrapBody, object]:
+    """A request for *sealed*, and the client's key."""
+    client = served.world.signed(served.person, RewrapBody("")).key
+    return served.world.body(sealed, public_pem(client.public_key())), client
+
+
+class TestCodecs:
+    """JSON and protobuf say the same."""
+
+    @pytest.mark.parametrize("pack", [False, True])
+    async def test_a_rewrap_in_protobuf_gives_the_share(self, served: Served, *, pack: bool):
+        """As the Go SDK sends it, and packed as the Python one does."""
+        sealed = await served.world.seal()
+        body, client = asked(served, sealed)
+        status, media, text = await rewrap(served, body, codec="proto", pack=pack)
+        answer = pb.RewrapResponse.FromString(text)
+        [result] = answer.responses[0].results
+
+        assert (status, media) == (200, "application/proto")
+        assert (result.key_access_object_id, result.status) == ("kao-0", "permit")
+        assert list(result.metadata["X-Required-Obligations"].list_value) == []
+        assert result.metadata["receipt"].string_value.startswith("c2sp.org/tlog-proof")
+        share = open_answer(result.kas_wrapped_key, client, ec_from_pem(answer.session_public_key))
+        assert share == sealed.share
+
+    async def test_an_rsa_client_gets_its_share_without_a_session_key(self, served: Served):
+        """RSA-OAEP to the client's own key."""
+        sealed = await served.world.seal()
+        client = rsa.generate_private_key(65537, 2048)
+        body = served.world.body(sealed, public_pem(client.public_key()))
+        _, _, text = await rewrap(served, body, codec="proto")
+        answer = pb.RewrapResponse.FromString(text)
+
+        assert answer.session_public_key == ""
+        wrapped = answer.responses[0].results[0].kas_wrapped_key
+        assert open_answer(wrapped, client, None) == sealed.share
+
+    async def test_a_denial_is_told_per_key_in_the_words_that_clients_match(self, served: Served):
+        """200, `fail`, and what the Go SDK looks for."""
+        served.world.pdp.reasons["doctor"] = "no"
+        body, _ = asked(served, await served.world.seal())
+        status, _, text = await rewrap(served, body, codec="proto")
+        [result] = pb.RewrapResponse.FromString(text).responses[0].results
+
+        assert (status, result.status, result.kas_wrapped_key) == (200, "fail", b"")
+        assert "code = PermissionDenied desc = forbidden" in result.error
+
+    async def test_obligations_that_were_not_met_are_named(self, served: Served):
+        """So that a client can say what it lacks."""
+        served.world.pdp.obligations = ("https://clinic.example/obl/mark/value/water",)
+        body, _ = asked(served, await served.world.seal())
+        _, _, text = await rewrap(served, body, codec="proto")
+        [result] = pb.RewrapResponse.FromString(text).responses[0].results
+
+        named = list(result.metadata["X-Required-Obligations"].list_value)
+        assert (result.status, named) == ("fail", list(served.world.pdp.obligations))
+
+    async def test_an_error_is_json_whatever_the_codec(self, served: Served):
+        """As the protocol has it."""
+        status, body, headers = await served.call(
+            "POST", REWRAP, b"\xff\xff", headers=PROTO | {"Authorization": "Bearer nobody"}
+        )
+
+        assert (status, headers["Content-Type"]) == (401, "application/json")
+        assert json.loads(body)["code"] == "unauthenticated"
+
+    async def test_bytes_that_are_no_message_are_refused_on_record(self, served: Served):
+        """400 with the protocol's words."""
+        token = served.authority.token(served.holder.jkt)
+        headers = served.holder.headers(f"{served.origin}{REWRAP}", token) | PROTO
+        status, body, _ = await served.call(
+            "POST", REWRAP, b"\x0a\xff\xff\xff\xff\x0f", token=token, headers=headers
+        )
+        [record] = await served.world.records("denied")
+
+        assert (status, json.loads(body)["code"]) == (400, "invalid_argument")
+        assert "malformed" in record["rsn"]
+
+    async def test_another_media_type_is_refused(self, served: Served):
+        """gRPC proper is not spoken."""
+        headers = {"Content-Type": "application/grpc", "Authorization": "Bearer nobody"}
+        status, _, _ = await served.call("POST", HEALTH, b"\0\0\0\0\0", headers=headers)
+
+        assert status == 415
+
+
+class TestOlderForm:
+    """One key, at the top level, as the Java SDK sends it."""
+
+    async def body(self, served: Served) -> tuple[RewrapBody, object, bytes]:
+        """A request in the older form only."""
+        sealed = await served.world.seal()
+        body, client = asked(served, sealed)
+        older = replace_form(body, sealed)
+        return older, client, sealed.share
+
+    @pytest.mark.parametrize("codec", ["json", "proto"])
+    async def test_the_share_is_at_the_top_level_too(self, served: Served, codec: str):
+        """`entityWrappedKey` and `sessionPublicKey`."""
+        older, client, share = await self.body(served)
+        _, _, text = await rewrap(served, older, codec=codec)
+        if codec == "proto":
+            answer = pb.RewrapResponse.FromString(text)
+            wrapped, session = answer.entity_wrapped_key, answer.session_public_key
+        else:
+            found = json.loads(text)
+            wrapped = base64.b64decode(found["entityWrappedKey"])
+            session = found["sessionPublicKey"]
+
+        assert open_answer(wrapped, client, ec_from_pem(session)) == share
+
+    async def test_a_denial_is_an_error_of_the_request(self, served: Served):
+        """403, and the record is there as for any other."""
+        served.world.pdp.reasons["doctor"] = "no"
+        older, _, _ = await self.body(served)
+        status, _, text = await rewrap(served, older, codec="proto")
+        [record] = await served.world.records("denied")
+
+        assert (status, json.loads(text)["code"]) == (403, "permission_denied")
+        assert "desc = forbidden" in json.loads(text)["message"]
+        assert record["objs"][0]["rsn"] == "no"
+
+    async def test_a_changed_policy_is_a_bad_request(self, served: Served):
+        """In the words by which clients tell tampering from denial."""
+        older, _, _ = await self.body(served)
+        other = (await self.body(served))[0]
+        mixed = RewrapBody(older.clientPublicKey, keyAccess=older.keyAccess, policy=other.policy)
+        status, _, text = await rewrap(served, mixed, codec="proto")
+
+        assert status == 400
+        assert "desc = bad request" in json.loads(text)["message"]
+
+    async def test_half_of_it_is_refused(self, served: Served):
+        """A key without a policy asks for nothing."""
+        older, _, _ = await self.body(served)
+        half = RewrapBody(older.clientPublicKey, keyAccess=older.keyAccess)
+        status, _, _ = await rewrap(served, half, codec="json")
+
+        assert status == 400
+
+
+def replace_form(body: RewrapBody, sealed) -> RewrapBody:
+    """The same wish in the older form alone."""
+    return RewrapBody(body.clientPublicKey, keyAccess=sealed.keys[0], policy=sealed.policy)
+
+
+class TestPublicKey:
+    """Keys for new objects."""
+
+    async def test_a_stranger_gets_the_base_key(self, served: Served):
+        """The web SDK asks before it has a token; one tenant's key is meant."""
+        async with ClientSession() as session:
+            asked = {"algorithm": "rsa:2048", "v": "2"}
+            async with session.post(f"{served.origin}{PUBLIC_KEY}", json=asked) as answer:
+                found = await answer.json()
+
+        assert found["kid"].startswith("clinic:records:")
+        assert found["publicKey"].startswith("-----BEGIN PUBLIC KEY-----")
+
+    async def test_version_1_leaves_the_key_id_out(self, served: Served):
+        """As old clients want it."""
+        _, body, _ = await served.call("POST", PUBLIC_KEY, b'{"v":"1"}')
+
+        assert json.loads(body)["kid"] == ""
+
+    async def test_an_rsa_key_can_be_had_as_a_jwk(self, served: Served):
+        """`fmt` of `jwk`."""
+        _, body, _ = await served.call("POST", PUBLIC_KEY, b'{"fmt":"jwk","algorithm":"rsa:2048"}')
+
+        assert json.loads(json.loads(body)["publicKey"])["kty"] == "RSA"
+
+    async def test_an_unknown_algorithm_is_not_found(self, served: Served):
+        """By name."""
+        status, body, _ = await served.call("POST", PUBLIC_KEY, b'{"algorithm":"rot:13"}')
+
+        assert (status, json.loads(body)["code"]) == (404, "not_found")
+
+    async def test_a_closed_tenant_has_no_base_key(self, served: Served):
+        """And a stranger learns no more than that."""
+        served.world.worker.projection._standing["tenant:clinic"] = 1  # noqa: SLF001 as a record would
+        async with (
+            ClientSession() as session,
+            session.post(f"{served.origin}{PUBLIC_KEY}", json={}) as answer,
+        ):
+            assert answer.status == 409
+
+
+class TestDiscovery:
+    """What is asked before anything else."""
+
+    async def test_both_forms_say_the_same(self, served: Served):
+        """REST bare, Connect inside `configuration`; by POST and by GET, in both codecs."""
+        await served.world.published()
+        url = f"{served.origin}{WELL_KNOWN}"
+        async with ClientSession() as session:
+            async with session.get(f"{served.origin}/.well-known/opentdf-configuration") as answer:
+                bare = await answer.json()
+            async with session.post(url, json={}) as answer:
+                posted = await answer.json()
+            query = {"connect": "v1", "encoding": "proto", "base64": "1", "message": ""}
+            async with session.get(url, params=query) as answer:
+                got = pb.GetWellKnownConfigurationResponse.FromString(await answer.read())
+
+        assert posted["configuration"] == bare
+        assert got.configuration["base_key"]["public_key"]["kid"].startswith("clinic:records:")
+        assert bare["base_key"]["public_key"]["algorithm"] == "ec:secp256r1"
+
+    async def test_looking_makes_no_key(self, served: Served):
+        """A fresh deployment has no base key until somebody seals."""
+        async with (
+            ClientSession() as session,
+            session.post(f"{served.origin}{WELL_KNOWN}", json={}) as answer,
+        ):
+            found = await answer.json()
+
+        assert "base_key" not in found["configuration"]
+        assert await served.world.records("key.lifecycle") == []
+
+    async def test_health_is_that_of_the_worker(self, served: Served):
+        """Protobuf `08 01` is what otdfctl waits for; `08 02` is said while a part is down."""
+        async with ClientSession() as session:
+            async with session.get(f"{served.origin}/healthz") as answer:
+                down = answer.status != 200
+            async with session.post(f"{served.origin}{HEALTH}", data=b"", headers=PROTO) as answer:
+                assert await answer.read() == (b"\x08\x02" if down else b"\x08\x01")
+
+    async def test_the_registry_lists_this_kas(self, served: Served):
+        """By the address that files have it by."""
+        status, body, _ = await served.call("POST", SERVERS, b'{"pagination":{}}')
+        [server] = json.loads(body)["keyAccessServers"]
+
+        assert (status, server["uri"]) == (200, served.world.parts.settings.url)
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            {"encoding": "xml"},
+            {"encoding": "json", "compression": "br"},
+            {"encoding": "json", "message": "{"},
+            {"encoding": "json", "message": "*", "base64": "1"},
+            {"encoding": "proto", "message": b64(b"\x0a\xff"), "base64": "1"},
+            {"encoding": "json", "message": "x" * 17000},
+        ],
+    )
+    async def test_a_malformed_get_is_refused(self, served: Served, query):
+        """In the protocol's own form."""
+        async with (
+            ClientSession() as session,
+            session.get(f"{served.origin}{HEALTH}", params=query) as answer,
+        ):
+            assert answer.status in {400, 413, 415}
+            assert "code" in await answer.json()
+
+    async def test_a_rewrap_cannot_be_got(self, served: Served):
+        """Only what has no side effects answers GET."""
+        async with ClientSession() as session, session.get(f"{served.origin}{REWRAP}") as answer:
+            assert (answer.status, (await answer.json())["code"]) == (501, "unimplemented")
+
+
+@pytest.mark.parametrize(
+    "path", ["/policy.namespaces.NamespaceService/ListNamespaces", "/kas.AccessService/Nothing"]
+)
+async def test_what_is_not_served_is_unimplemented(served: Served, path):
+    """501 with the code that clients fall back on."""
+    async with ClientSession() as session, session.post(f"{served.origin}{path}") as answer:
+        assert (answer.status, (await answer.json())["code"]) == (501, "unimplemented")
+
+
+class TestBrowsers:
+    """Pages of other origins."""
+
+    async def test_none_may_call_unless_the_settings_say_so(self, served: Served):
+        """The default."""
+        async with (
+            ClientSession() as session,
+            session.options(f"{served.origin}{REWRAP}", headers=PREFLIGHT) as answer,
+        ):
+            assert "Access-Control-Allow-Origin" not in answer.headers
+
+    @pytest.mark.parametrize(
+        ("origins", "allowed"),
+        [
+            (("https://app.example",), "https://app.example"),
+            (("*",), "*"),
+            (("https://other.example",), None),
+        ],
+    )
+    async def test_those_in_the_settings_may(self, tmp_path: Path, origins, allowed):
+        """The preflight names the headers of every client; answers can be read."""
+        settings = OpenTdfSettings(browser_origins=origins)
+        async with running_served(tmp_path, settings) as served, ClientSession() as session:
+            url = f"{served.origin}{HEALTH}"
+            async with session.options(url, headers=PREFLIGHT) as answer:
+                preflight = answer.headers
+            async with session.post(
+                url, json={}, headers={"Origin": "https://app.example"}
+            ) as answer:
+                got = answer.headers
+
+        assert got.get("Access-Control-Allow-Origin") == allowed
+        assert preflight.get("Access-Control-Allow-Origin") == allowed
+        if allowed is not None:
+            assert "dpop" in preflight["Access-Control-Allow-Headers"]
+            assert "Access-Control-Allow-Credentials" not in got
+
+    @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "ftp://a", ""])
+    def test_what_is_no_origin_is_refused(self, origin: str):
+        """At start, not at the first page that fails."""
+        with pytest.raises(ValueError, match="not an origin"):
+            OpenTdfSettings(browser_origins=(origin,))
