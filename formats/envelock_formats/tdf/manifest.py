@@ -6,7 +6,8 @@ agreed to. Other members that this format may gain are ignored, and so are names
 file states about itself: nothing here ever follows `url`, `mimeType` or `method.iv`.
 
 Segment hashes are under the root signature, segment sizes are not: `payload_size` must equal the
-length of the payload (checked by the reader of the file). Assertions are carried, never trusted.
+length of the payload (checked by the reader of the file). Assertions are carried here as they stand
+(`assertions` reads and verifies them).
 """
 
 from collections.abc import Sequence
