@@ -26,15 +26,18 @@ from envelock.errors import (
 
 if TYPE_CHECKING:
     from envelock.aio import AsyncClient
+    from envelock.assertions import Assertion, Demands, Statement
     from envelock.client import Client, Opened
     from envelock.reader import Reader
     from envelock.rebinding import Rebound
     from envelock.writer import Sealed
 
 __all__ = [
+    "Assertion",
     "AsyncClient",
     "Client",
     "ConfigError",
+    "Demands",
     "DeniedError",
     "EnvelockError",
     "FormatError",
@@ -46,17 +49,21 @@ __all__ = [
     "ReceiptError",
     "Sealed",
     "SealedFileError",
+    "Statement",
     "TamperedError",
     "UnavailableError",
 ]
 
 _HOMES = {
+    "Assertion": "envelock.assertions",
     "AsyncClient": "envelock.aio",
     "Client": "envelock.client",
+    "Demands": "envelock.assertions",
     "Opened": "envelock.client",
     "Reader": "envelock.reader",
     "Rebound": "envelock.rebinding",
     "Sealed": "envelock.writer",
+    "Statement": "envelock.assertions",
 }
 
 

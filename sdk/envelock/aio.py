@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar, overload
 
+from envelock.assertions import Assertion, Demands
 from envelock.client import Opened, delivered
 from envelock.exchange import Call, Done, Pause, Reply, Steps, TokenWanted, advance
 from envelock.files import Progress, Source, Target, refuse_large, refuse_text, size_hint
@@ -66,6 +67,8 @@ class AsyncClient:
         dataset: str | None = None,
         online: bool = False,
         splits: Splits | None = None,
+        assertions: Sequence[Assertion] = (),
+        metadata: str | bytes | None = None,
         force: bool = False,
     ) -> bytes: ...
     @overload
@@ -78,10 +81,12 @@ class AsyncClient:
         dataset: str | None = None,
         online: bool = False,
         splits: Splits | None = None,
+        assertions: Sequence[Assertion] = (),
+        metadata: str | bytes | None = None,
         force: bool = False,
         progress: Progress | None = None,
     ) -> Sealed: ...
-    async def encrypt(
+    async def encrypt(  # noqa: PLR0913 all but two go by name
         self,
         source: Source,
         out: Target | None = None,
@@ -90,13 +95,25 @@ class AsyncClient:
         dataset: str | None = None,
         online: bool = False,
         splits: Splits | None = None,
+        assertions: Sequence[Assertion] = (),
+        metadata: str | bytes | None = None,
         force: bool = False,
         progress: Progress | None = None,
     ) -> bytes | Sealed:
         """Seal *source*; see `Client.encrypt`."""
         refuse_text(source)
         over = None if splits is None else [_sessions(item) for item in splits]
-        ready = await self.run(planned(self.session, attrs, dataset, online=online, splits=over))
+        ready = await self.run(
+            planned(
+                self.session,
+                attrs,
+                dataset,
+                online=online,
+                splits=over,
+                assertions=assertions,
+                metadata=metadata,
+            )
+        )
         if out is None:
             refuse_large(size_hint(source))
             return await self._in_thread(partial(seal_bytes, source, ready))
@@ -106,7 +123,13 @@ class AsyncClient:
 
     @overload
     async def decrypt(
-        self, source: Source, out: None = None, *, legacy: bool = False, force: bool = False
+        self,
+        source: Source,
+        out: None = None,
+        *,
+        demands: Demands | None = None,
+        legacy: bool = False,
+        force: bool = False,
     ) -> bytes: ...
     @overload
     async def decrypt(
@@ -114,6 +137,7 @@ class AsyncClient:
         source: Source,
         out: Target,
         *,
+        demands: Demands | None = None,
         legacy: bool = False,
         force: bool = False,
         progress: Progress | None = None,
@@ -123,12 +147,13 @@ class AsyncClient:
         source: Source,
         out: Target | None = None,
         *,
+        demands: Demands | None = None,
         legacy: bool = False,
         force: bool = False,
         progress: Progress | None = None,
     ) -> bytes | Opened:
         """Open *source*; see `Client.decrypt`."""
-        reader = await self.open(source, legacy=legacy)
+        reader = await self.open(source, demands=demands, legacy=legacy)
         with reader:
             return await self._in_thread(
                 partial(delivered, reader, out, force=force, progress=progress)
@@ -170,13 +195,24 @@ class AsyncClient:
             await self._in_thread(partial(work.__exit__, None, None, None))
             return rebound(sealed, plan, done, target)
 
-    async def open(self, source: Source, *, legacy: bool = False) -> Reader:
+    async def open(
+        self, source: Source, *, demands: Demands | None = None, legacy: bool = False
+    ) -> Reader:
         """Open *source* for reading anywhere in it; reading itself blocks."""
         refuse_text(source)
-        sealed = await self._in_thread(partial(SealedFile.open, source, legacy=legacy))
+        sealed = await self._in_thread(
+            partial(SealedFile.open, source, legacy=legacy, demands=demands)
+        )
         try:
             unlocked: Unlocked = await self.run(unlock(self.session, sealed))
-            return sealed.unlock(unlocked.dek, receipts=unlocked.receipts)
+            return await self._in_thread(
+                partial(
+                    sealed.unlock,
+                    unlocked.dek,
+                    receipts=unlocked.receipts,
+                    metadata=unlocked.metadata,
+                )
+            )
         except BaseException:
             sealed.close()
             raise

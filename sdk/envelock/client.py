@@ -8,12 +8,13 @@ nor answers.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar, overload
 
+from envelock.assertions import Assertion, CheckedAssertion, Demands
 from envelock.exchange import Steps, drive
 from envelock.files import Progress, Source, Target, refuse_large, refuse_text, size_hint
 from envelock.opening import unlock
@@ -32,7 +33,7 @@ Splits: TypeAlias = Sequence["Client | Sequence[Client]"]
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was opened into a target: bytes of plaintext, what the file asks, and the receipts.
+    """What was opened into a target: bytes of plaintext, what the file asks and says, the receipts.
 
     A file whose key is split has a receipt of each ledger that is pinned, the profile's own first.
     """
@@ -40,6 +41,8 @@ class Opened:
     size: int
     attrs: tuple[str, ...]
     receipts: tuple[str, ...]
+    assertions: tuple[CheckedAssertion, ...] = ()
+    metadata: bytes | None = field(default=None, repr=False)
 
     @property
     def receipt(self) -> str | None:
@@ -95,6 +98,8 @@ class Client:
         dataset: str | None = None,
         online: bool = False,
         splits: Splits | None = None,
+        assertions: Sequence[Assertion] = (),
+        metadata: str | bytes | None = None,
         force: bool = False,
     ) -> bytes: ...
     @overload
@@ -107,10 +112,12 @@ class Client:
         dataset: str | None = None,
         online: bool = False,
         splits: Splits | None = None,
+        assertions: Sequence[Assertion] = (),
+        metadata: str | bytes | None = None,
         force: bool = False,
         progress: Progress | None = None,
     ) -> Sealed: ...
-    def encrypt(
+    def encrypt(  # noqa: PLR0913 all but two go by name
         self,
         source: Source,
         out: Target | None = None,
@@ -119,6 +126,8 @@ class Client:
         dataset: str | None = None,
         online: bool = False,
         splits: Splits | None = None,
+        assertions: Sequence[Assertion] = (),
+        metadata: str | bytes | None = None,
         force: bool = False,
         progress: Progress | None = None,
     ) -> bytes | Sealed:
@@ -133,6 +142,9 @@ class Client:
             online: Let the KAS make the key, so that no reader can replace the policy.
             splits: Split the key: one random share for each item, and all are needed to open. An
                 item is a client, at whose KAS the share is, or several that are alternatives.
+            assertions: Statements that are bound to the content, each signed with the data key, or
+                with the key that it brings.
+            metadata: A short text that only those read who may open the file, at most 64 KiB.
             force: Replace an existing file.
             progress: Called with bytes done.
 
@@ -141,7 +153,17 @@ class Client:
         """
         refuse_text(source)
         over = None if splits is None else [_sessions(item) for item in splits]
-        ready = self.run(planned(self.session, attrs, dataset, online=online, splits=over))
+        ready = self.run(
+            planned(
+                self.session,
+                attrs,
+                dataset,
+                online=online,
+                splits=over,
+                assertions=assertions,
+                metadata=metadata,
+            )
+        )
         if out is None:
             refuse_large(size_hint(source))
             return seal_bytes(source, ready)
@@ -149,7 +171,13 @@ class Client:
 
     @overload
     def decrypt(
-        self, source: Source, out: None = None, *, legacy: bool = False, force: bool = False
+        self,
+        source: Source,
+        out: None = None,
+        *,
+        demands: Demands | None = None,
+        legacy: bool = False,
+        force: bool = False,
     ) -> bytes: ...
     @overload
     def decrypt(
@@ -157,6 +185,7 @@ class Client:
         source: Source,
         out: Target,
         *,
+        demands: Demands | None = None,
         legacy: bool = False,
         force: bool = False,
         progress: Progress | None = None,
@@ -166,6 +195,7 @@ class Client:
         source: Source,
         out: Target | None = None,
         *,
+        demands: Demands | None = None,
         legacy: bool = False,
         force: bool = False,
         progress: Progress | None = None,
@@ -175,6 +205,8 @@ class Client:
         Args:
             source: A sealed file: bytes, a path, or a binary file object.
             out: Where to; a file appears whole or not at all. Without it the bytes are returned.
+            demands: Which assertions must be there, and under whose keys; without it all that are
+                there must verify under the data key.
             legacy: Accept files of format 4.2.2 and older.
             force: Replace an existing file.
             progress: Called with bytes done.
@@ -182,7 +214,7 @@ class Client:
         Raises:
             EnvelockError: One of its family, by what went wrong.
         """
-        with self.open(source, legacy=legacy) as reader:
+        with self.open(source, demands=demands, legacy=legacy) as reader:
             return delivered(reader, out, force=force, progress=progress)
 
     @overload
@@ -230,13 +262,17 @@ class Client:
                 writing.finish(plan.policy, done.keys)
             return rebound(sealed, plan, done, target)
 
-    def open(self, source: Source, *, legacy: bool = False) -> Reader:
+    def open(
+        self, source: Source, *, demands: Demands | None = None, legacy: bool = False
+    ) -> Reader:
         """Open *source* for reading anywhere in it: a seekable binary file."""
         refuse_text(source)
-        sealed = SealedFile.open(source, legacy=legacy)
+        sealed = SealedFile.open(source, legacy=legacy, demands=demands)
         try:
             unlocked = self.run(unlock(self.session, sealed))
-            return sealed.unlock(unlocked.dek, receipts=unlocked.receipts)
+            return sealed.unlock(
+                unlocked.dek, receipts=unlocked.receipts, metadata=unlocked.metadata
+            )
         except BaseException:
             sealed.close()
             raise
@@ -282,6 +318,6 @@ def delivered(
     """
     if out is not None:
         size = reader.copy_to(out, force=force, progress=progress)
-        return Opened(size, reader.attrs, reader.receipts)
+        return Opened(size, reader.attrs, reader.receipts, reader.assertions, reader.metadata)
     refuse_large(reader.size)
     return reader.read()

@@ -46,6 +46,7 @@ from envelock_formats.tdf.keyaccess import (
     keys_sha256,
     object_id,
 )
+from envelock_formats.tdf.metadata import open_metadata
 from envelock_formats.wire import (
     KeyAccessEntry,
     KeyResult,
@@ -70,6 +71,7 @@ class Unlocked:
 
     dek: bytes = field(repr=False)
     receipts: tuple[str, ...]
+    metadata: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,27 @@ def unlock(session: Session, sealed: SealedFile) -> Steps[Unlocked]:
     missing = _splits(sealed) - _obtained(sealed, shares)
     if missing:
         raise _failure(missing, failures)
-    return Unlocked(sealed.join(shares), tuple(receipts))
+    return Unlocked(sealed.join(shares), tuple(receipts), metadata_of(sealed, shares))
+
+
+def metadata_of(sealed: SealedFile, shares: Mapping[int, bytes]) -> bytes | None:
+    """The encrypted metadata beside the shares that were obtained; None where there is none.
+
+    Args:
+        sealed: The file.
+        shares: By position in its key access objects.
+
+    Raises:
+        TamperedError: It does not open, or differs from share to share.
+    """
+    sealed_texts = {at: sealed.key_access[at].encryptedMetadata for at in shares}
+    try:
+        found = {open_metadata(shares[at], text) for at, text in sealed_texts.items() if text}
+    except FormatError as error:
+        raise sealed_file_error(error) from error
+    if len(found) > 1:
+        raise TamperedError("tampered: key access objects hold different metadata")
+    return next(iter(found), None)
 
 
 def ledger_id(keys: Sequence[KeyAccess]) -> str:

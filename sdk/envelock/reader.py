@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from envelock.assertions import CheckedAssertion, Demands
 from envelock.errors import FormatError, TamperedError, sealed_file_error
 from envelock.files import Progress, RandomAccess, Source, Target, output, random_access, read_at
 from envelock_formats import errors as formats
@@ -30,37 +31,47 @@ if TYPE_CHECKING:
 class SealedFile:
     """A sealed file whose container and manifest are well-formed; nothing is verified yet."""
 
-    def __init__(self, source: RandomAccess, payload_offset: int, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        source: RandomAccess,
+        payload_offset: int,
+        manifest: Manifest,
+        demands: Demands | None = None,
+    ) -> None:
         self.manifest = manifest
+        self.demands = demands or Demands()
         self.payload_offset = payload_offset  # bytes
         self.source = source
 
     @classmethod
-    def open(cls, source: Source, *, legacy: bool = False) -> Self:
+    def open(cls, source: Source, *, legacy: bool = False, demands: Demands | None = None) -> Self:
         """Read the container and the manifest of *source*.
 
         Args:
             source: Bytes, path or binary file object, from its position to its end. What cannot
                 seek is spooled, still sealed, to disk. A file object stays the caller's to close.
             legacy: Accept version 4.2.2 and files without a version.
+            demands: What the caller demands of the assertions; otherwise that all verify.
 
         Raises:
             FormatError: Not a sealed file, or not of an accepted form.
-            TamperedError: The manifest contradicts the payload.
+            TamperedError: The manifest contradicts the payload, or lacks a required assertion.
             TypeError: *source* is a `str`, or a file in text mode.
             OSError: Reading failed.
         """
         opened = random_access(source)
         try:
-            return cls._parse(opened, legacy=legacy)
+            found = cls._parse(opened, legacy=legacy, demands=demands)
+            found.demands.require_present(found.manifest)
         except BaseException as error:
             opened.close()
             if isinstance(error, formats.FormatError):
                 raise sealed_file_error(error) from error
             raise
+        return found
 
     @classmethod
-    def _parse(cls, source: RandomAccess, *, legacy: bool) -> Self:
+    def _parse(cls, source: RandomAccess, *, legacy: bool, demands: Demands | None) -> Self:
         if not source.size:
             hint = "a file object is read from its position; seek(0) first"
             raise FormatError("no bytes where a sealed file was expected", hint=hint)
@@ -69,7 +80,7 @@ class SealedFile:
         # SECURITY: sizes are not signed; any other sum would map offsets to wrong segments.
         if manifest.payload_size != found.payload_size:
             raise formats.IntegrityError("tampered: segments do not add up to the payload")
-        return cls(source, found.payload_offset, manifest)
+        return cls(source, found.payload_offset, manifest, demands)
 
     @property
     def policy_text(self) -> str:
@@ -103,22 +114,27 @@ class SealedFile:
         except formats.FormatError as error:
             raise sealed_file_error(error) from error
 
-    def unlock(self, dek: bytes, *, receipts: tuple[str, ...] = ()) -> "Reader":
-        """Verify the root signature under *dek*, and return a reader that owns this file.
+    def unlock(
+        self, dek: bytes, *, receipts: tuple[str, ...] = (), metadata: bytes | None = None
+    ) -> "Reader":
+        """Verify root signature and assertions under *dek*; the reader returned owns this file.
 
         Args:
             dek: Data key.
             receipts: Carried along as `Reader.receipts`.
+            metadata: Carried along as `Reader.metadata`.
 
         Raises:
-            TamperedError: The root signature does not hold under this key.
+            TamperedError: The root signature does not hold under this key, or an assertion is not
+                as the caller demands.
         """
         try:
             cipher = SegmentCipher(dek, self.manifest.segment_hash)
             verify_root(dek, self.manifest)
         except formats.FormatError as error:
             raise sealed_file_error(error) from error
-        return Reader(self, cipher, receipts)
+        assertions = self.demands.check(self.manifest, dek)
+        return Reader(self, cipher, receipts, assertions=assertions, metadata=metadata)
 
     def close(self) -> None:
         """Close what `open` opened; a file object of the caller's stays open."""
@@ -146,11 +162,19 @@ class Reader(io.RawIOBase):
     """
 
     def __init__(
-        self, sealed: SealedFile, cipher: SegmentCipher, receipts: tuple[str, ...]
+        self,
+        sealed: SealedFile,
+        cipher: SegmentCipher,
+        receipts: tuple[str, ...],
+        *,
+        assertions: tuple[CheckedAssertion, ...] = (),
+        metadata: bytes | None = None,
     ) -> None:
         super().__init__()
         self.sealed = sealed
         self.receipts = receipts  # one of each ledger that is pinned, the profile's own first
+        self.assertions = assertions  # in the order of the manifest
+        self.metadata = metadata  # as it was encrypted beside the key shares; None without
         self.size = sealed.size  # bytes; verified segment by segment
         self._cipher = cipher
         self._segments = sealed.manifest.segments

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from envelock.addresses import origin
+from envelock.assertions import Assertion, with_checked_key
 from envelock.errors import ConfigError, EnvelockError, UnavailableError
 from envelock.exchange import Steps
 from envelock.receipts import seal_digest_of
@@ -26,6 +27,7 @@ from envelock_formats.framing import b64, b64url, from_b64
 from envelock_formats.online import OnlineWrap, hpke_info, open_data_key
 from envelock_formats.request import key_sha256, policy_sha256, spki_from_pem
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess, bind_policy
+from envelock_formats.tdf.metadata import MAX_METADATA, seal_metadata
 from envelock_formats.tdf.policy import write_policy
 from envelock_formats.wire import NONCE_SIZE, PublishedKey, SealAnswer, SealBody, SealedKey
 from envelock_formats.wrap import (
@@ -49,6 +51,8 @@ class Wish:
     online: bool
     splits: tuple[tuple[Session, ...], ...]  # one share each; its servers are alternatives
     entropy: Callable[[int], bytes] = field(repr=False)
+    assertions: tuple[Assertion, ...] = ()
+    metadata: bytes | None = field(default=None, repr=False)
 
 
 def planned(
@@ -58,6 +62,8 @@ def planned(
     *,
     online: bool,
     splits: Sequence[Sequence[Session]] | None = None,
+    assertions: Sequence[Assertion] = (),
+    metadata: str | bytes | None = None,
 ) -> Steps[SealPlan]:
     """Resolve the names of attributes, and obtain a key for one file that asks for them.
 
@@ -68,18 +74,25 @@ def planned(
         online: Let the KAS make the key.
         splits: One share of the key for each item, whose KASes are alternatives; None for a key
             that is not split, at the KAS of *session*.
+        assertions: What is asserted of the file.
+        metadata: What is encrypted beside each share, at most 64 KiB.
 
     Raises:
-        ConfigError: An attribute is unknown, or the splits cannot be.
+        ConfigError: An attribute is unknown, the splits cannot be, or the metadata is too long.
     """
     if splits is not None and (online or not splits or not all(splits)):
         raise ConfigError(
             "a key that is made online is not split" if online else "a split names no server",
             hint="name at least one key access server for each split, and do not seal online",
         )
+    said = metadata.encode() if isinstance(metadata, str) else metadata
+    if said is not None and len(said) > MAX_METADATA:
+        raise ConfigError(f"metadata of {len(said)} bytes, at most {MAX_METADATA}")
+    asserted = tuple(map(with_checked_key, assertions))
     values = yield from resolve(session, [attrs] if isinstance(attrs, str) else attrs)
     of_splits = tuple(map(tuple, splits if splits is not None else [[session]]))
-    return (yield from plan(session, Wish(values, dataset, online, of_splits, os.urandom)))
+    wish = Wish(values, dataset, online, of_splits, os.urandom, asserted, said)
+    return (yield from plan(session, wish))
 
 
 def resolve(session: Session, names: Sequence[str]) -> Steps[tuple[AttributeValue, ...]]:
@@ -138,8 +151,15 @@ def _plan_offline(wish: Wish, policy: str) -> Steps[SealPlan]:
             published = yield from _published(server, wish)
             _refuse_again(published.url, keys)
             key = _wrapped(published, share, policy, wish.entropy)
-            keys.append(msgspec.structs.replace(key, sid=sid))
-    return SealPlan(combine(keys, shares), tuple(keys), policy)
+            keys.append(_with_metadata(msgspec.structs.replace(key, sid=sid), share, wish))
+    return SealPlan(combine(keys, shares), tuple(keys), policy, assertions=wish.assertions)
+
+
+def _with_metadata(key: KeyAccess, share: bytes, wish: Wish) -> KeyAccess:
+    if wish.metadata is None:
+        return key
+    sealed = seal_metadata(share, wish.metadata, wish.entropy(IV_SIZE))
+    return msgspec.structs.replace(key, encryptedMetadata=sealed)
 
 
 def _published(server: Session, wish: Wish) -> Steps[PublishedKey]:
@@ -231,7 +251,8 @@ def _plan_online(session: Session, wish: Wish, policy: str) -> Steps[SealPlan]:
         policyBinding=bind_policy(dek, policy),
         schemaVersion="1.0",
     )
-    return SealPlan(dek, (key,), policy)
+    key = _with_metadata(key, dek, wish)
+    return SealPlan(dek, (key,), policy, assertions=wish.assertions)
 
 
 def _only(answer: SealAnswer) -> SealedKey:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from isal.isal_zlib import crc32
 
+from envelock.assertions import Assertion
 from envelock.errors import ConfigError
 from envelock.files import (
     Progress,
@@ -24,6 +25,7 @@ from envelock.files import (
 )
 from envelock_formats import errors as formats
 from envelock_formats.tdf import container
+from envelock_formats.tdf.assertions import MAX_ASSERTIONS, aggregate, write_assertion
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess, binding_holds
 from envelock_formats.tdf.manifest import (
     MAX_MANIFEST,
@@ -58,8 +60,13 @@ class SealPlan:
     segment_size: int = SEGMENT_SIZE  # bytes of plaintext, 16 KiB to 4 MiB
     segment_hash: SegmentHash = "GMAC"
     mime_type: str = "application/octet-stream"
+    assertions: tuple[Assertion, ...] = ()
 
     def __post_init__(self) -> None:
+        if len({item.id for item in self.assertions}) != len(self.assertions):
+            raise ConfigError("two assertions have the same id")
+        if len(self.assertions) > MAX_ASSERTIONS:
+            raise ConfigError(f"more than {MAX_ASSERTIONS} assertions")
         if len(self.dek) != SHARE_SIZE or not any(self.dek):
             raise ConfigError("data key is not 32 bytes, or is zero")
         if not MIN_SEGMENT_SIZE <= self.segment_size <= MAX_SEGMENT_SIZE:
@@ -146,11 +153,20 @@ def _write(
         segment_hash=plan.segment_hash,
         segment_size=plan.segment_size,
         mime_type=plan.mime_type,
+        assertions=_asserted(segments, plan),
     )
     size = manifest.payload_size
     tail = container.trailer(start=len(head), size=size, crc=crc, manifest=write_manifest(manifest))
     sink.write(tail)
     return Sealed(manifest.size, len(head) + size + len(tail), manifest)
+
+
+def _asserted(segments: tuple[Segment, ...], plan: SealPlan) -> tuple[object, ...]:
+    """The assertions of *plan*, signed for these segments."""
+    if not plan.assertions:
+        return ()
+    sums = aggregate(segments)
+    return tuple(write_assertion(item, sums, plan.dek) for item in plan.assertions)
 
 
 def _write_payload(

@@ -1,5 +1,6 @@
 """The commands against a deployment: what they write, what they refuse, and how they say so."""
 
+import json
 import os
 import pty
 import signal
@@ -9,6 +10,13 @@ import time
 import tomllib
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 SECRET = "clearance=secret"
 
@@ -102,6 +110,44 @@ class TestEncryptAndDecrypt:
 
         assert done.code == 0
         assert done.out.startswith("ok    record ")
+
+    def test_assertions_of_an_author(self, shell):
+        """Signed with a key, required under it, listed; metadata is told."""
+        author = ec.generate_private_key(ec.SECP256R1())
+        form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (shell.directory / "author.pem").write_bytes(author.private_bytes(*form))
+        public = author.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (shell.directory / "public.pem").write_bytes(public)
+        said = {"id": "mark", "statement": {"format": "text", "schema": "s", "value": "cosmic"}}
+        (shell.directory / "mark.json").write_text(json.dumps([said]))
+        (shell.directory / "f").write_text("x")
+        signing = "--assertion mark.json --assertion-key mark=author.pem --metadata hello"
+        shell(f"encrypt f --as doctor --attr clearance=secret {signing}")
+
+        opened = shell(
+            "decrypt f.tdf --as doctor -o back --require-assertion mark"
+            " --assertion-key mark=public.pem --list-assertions"
+        )
+        unnamed = shell("decrypt f.tdf --as doctor -o other")
+        missing = shell("decrypt f.tdf --as doctor -o other --require-assertion seal")
+        listed = shell("decrypt f.tdf --as doctor -o other --list-assertions --json")
+
+        assert "assertion mark: verified under the named key" in opened.err
+        assert "metadata: hello" in opened.err
+        assert (unnamed.code, missing.code) == (4, 4)
+        assert "none was named for it" in unnamed.err
+        assert "'seal': is missing" in missing.err
+        assert json.loads(listed.out)["assertions"][0]["verified"] is False
+
+    @pytest.mark.parametrize("line", [
+        "--assertion none.json", "--assertion f", "--assertion-key x", "--assertion-key a=f",
+    ])  # fmt: skip
+    def test_assertions_that_cannot_be_read_are_exit_2(self, shell, line):
+        """Before anything is sealed."""
+        (shell.directory / "f").write_text("x")
+
+        assert shell(f"encrypt f --as doctor --attr clearance=secret -o no.tdf {line}").code == 2
+        assert not (shell.directory / "no.tdf").exists()
 
     def test_online_sealing_makes_an_object_of_the_kas(self, shell):
         """The id is the one that the KAS gave, and the file opens like any other."""

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from sdk.hostile import CONFIGURATION, answering, as_json, kas
 from sdk.sealing_plans import plan
 
-from envelock import errors
+from envelock import Assertion, Statement, errors
 from envelock.cli import BANNER, OWN, SUMMARIES, main, root, with_global_options
 from envelock.commands.console import Console
 from envelock.commands.report import ending_of
@@ -303,6 +303,22 @@ class TestInspect:
 
         assert value["verified"] is False
         assert value["object"].startswith("sha256:")
+        assert (value["assertions"], value["metadata"]) == ([], False)
+
+    def test_assertions_are_shown_unverified(self, envelock, tmp_path):
+        """One line each, made safe and short; what is none is said to be malformed."""
+        said = Assertion("a\x1b", Statement("json", "urn:x", "v" * 100), type="handling")
+        (tmp_path / "f.tdf").write_bytes(seal_bytes(b"x", plan(assertions=(said,))))
+
+        shown = envelock("inspect f.tdf").out.splitlines()
+        value = json.loads(envelock("inspect f.tdf --json").out)["assertions"]
+
+        assert shown[-1] == (
+            f"asserts a\\u{{1b}} (handling of the payload, HS256): urn:x {'v' * 60}…"
+        )
+        assert [(one["id"], one["value"], one["algorithm"]) for one in value] == [
+            ("a\x1b", "v" * 100, "HS256")
+        ]
 
 
 class TestProfiles:

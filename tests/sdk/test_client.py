@@ -17,14 +17,17 @@ from urllib.request import Request, urlopen
 import pytest
 
 from envelock import (
+    Assertion,
     AsyncClient,
     Client,
     ConfigError,
+    Demands,
     DeniedError,
     FormatError,
     KasNotAllowedError,
     NotAuthenticatedError,
     ReceiptError,
+    Statement,
     TamperedError,
     UnavailableError,
 )
@@ -84,6 +87,39 @@ class TestBothWays:
         assert back.read_bytes() == plain.read_bytes()
         assert (written.size, opened.size) == (5_000_000, 5_000_000)
         assert opened.attrs == ("https://clinic.example/attr/clearance/value/secret",)
+
+    @pytest.mark.parametrize("online", [False, True])
+    async def test_assertions_and_metadata(
+        self, running: Server, doctor: Client, tmp_path: Path, *, online: bool
+    ):
+        """Sealed with the file, verified and decrypted with it, by both clients."""
+        said = Assertion("mark", Statement("text", "urn:x", "cosmic"))
+        sealed = doctor.encrypt(
+            b"x", attrs=SECRET, online=online, assertions=[said], metadata="for Ada"
+        )
+        demands = Demands(["mark"])
+
+        opened = doctor.decrypt(sealed, tmp_path / "x", demands=demands)
+        async with AsyncClient(profile=running.data / "profiles" / "doctor.toml") as other:
+            with await other.open(sealed, demands=demands) as reader:
+                assert (reader.metadata, reader.read()) == (b"for Ada", b"x")
+                assert reader.assertions == opened.assertions
+
+        assert opened.metadata == b"for Ada"
+        assert [(one.id, one.signer) for one in opened.assertions] == [("mark", "data key")]
+        with pytest.raises(TamperedError, match="'seal': is missing"):
+            doctor.decrypt(sealed, demands=Demands(["mark", "seal"]))
+        if not online:
+            moved = tmp_path / "x.tdf"
+            moved.write_bytes(sealed)
+            running.client("archivist").rebind(moved, attrs="clearance=internal")
+            again = running.client("nurse").decrypt(moved, tmp_path / "y", demands=demands)
+            assert (again.assertions, again.metadata) == (opened.assertions, opened.metadata)
+
+    def test_too_much_metadata_is_refused(self, doctor: Client):
+        """Before anything is sealed."""
+        with pytest.raises(ConfigError, match="metadata"):
+            doctor.encrypt(b"x", attrs=SECRET, metadata="x" * 70_000)
 
     def test_pipes_in_both_directions(self, doctor: Client):
         """Neither end has to be seekable."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import click
 
 from envelock.client import Client
 from envelock.commands import places, progress
+from envelock.commands.asserting import assertions_of
 from envelock.commands.console import Console
 from envelock.commands.wording import asks_text, attributes_of, refusal, size_text, unopenable
 from envelock.errors import DeniedError
@@ -36,17 +38,38 @@ from envelock_formats.fqn import AttributeValue
     help="Split the key: one share at the KAS of this profile, or of one of several joined by"
     " commas. Repeatable: all shares are needed to open.",
 )
+@click.option(
+    "--assertion",
+    "assertions",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A statement to bind to the content, as JSON: id, statement {format, schema, value}."
+    " Repeatable.",
+)
+@click.option(
+    "--assertion-key",
+    "keys",
+    multiple=True,
+    metavar="ID=PEM",
+    help="The private key that signs an assertion  [default: the file's own key]",
+)
+@click.option("--metadata", metavar="TEXT", help="Encrypted beside the key; `decrypt` shows it.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.pass_obj
-def command(
+def command(  # noqa: PLR0913 one for each option
     console: Console,
+    *,
     file: str | None,
     out: str | None,
     names: tuple[str, ...],
     dataset: str | None,
-    online: bool,  # noqa: FBT001 click passes flags as booleans
+    online: bool,
     splits: tuple[str, ...],
-    force: bool,  # noqa: FBT001 as above
+    assertions: tuple[Path, ...],
+    keys: tuple[str, ...],
+    metadata: str | None,
+    force: bool,
 ) -> None:
     """Seal FILE, or stdin, so that only those open it whom the policy permits.
 
@@ -56,7 +79,9 @@ def command(
       envelock encrypt labs.csv --as doctor --attr department=cardiology --dataset labs -o out.tdf
       pg_dump db | envelock encrypt --as doctor --attr clearance=secret > db.tdf
       envelock encrypt q3.pdf --as doctor --attr clearance=secret --split doctor --split lab,backup
+      envelock encrypt q3.pdf --attr clearance=secret --assertion marking.json
     """  # noqa: D301 click's own mark for text that keeps its lines
+    stated = assertions_of(assertions, keys)
     ends = places.to_seal(file, out, force=force)
     size = size_hint(ends.source)
     with ExitStack() as stack:
@@ -74,6 +99,8 @@ def command(
                     dataset=dataset,
                     online=online,
                     splits=over,
+                    assertions=stated,
+                    metadata=metadata,
                     force=force,
                     progress=told,
                 )

@@ -3,6 +3,7 @@
 import click
 
 from envelock.commands import places
+from envelock.commands.asserting import stated_lines, stated_values
 from envelock.commands.console import Console
 from envelock.commands.wording import asks_text, naming, size_text
 from envelock.opening import ledger_id
@@ -22,7 +23,7 @@ NOT_VERIFIED = "READ, NOT VERIFIED (decrypt verifies)"
 @click.argument("file", metavar="FILE|-")
 @click.pass_obj
 def command(console: Console, file: str) -> None:
-    """Show what FILE says of itself: its key, what it asks, its id in the ledger.
+    """Show what FILE says of itself: its key, what it asks, its id in the ledger, its assertions.
 
     No server is asked and nothing is verified: a file can say anything until it is opened.
 
@@ -60,6 +61,8 @@ def _value(sealed: SealedFile) -> dict[str, Json]:
         "asks": [value.fqn for value in policy.attributes],
         "dissem": list(policy.dissem),
         "object": ids_of(sealed)[0],
+        "assertions": stated_values(sealed),
+        "metadata": any(key.encryptedMetadata for key in sealed.key_access),
     }
 
 
@@ -76,6 +79,7 @@ def _lines(sealed: SealedFile) -> list[str]:
         ),
         f"asks    {asks_text(policy.attributes)}   dissem {', '.join(policy.dissem) or 'none'}",
         f"object  {ids_of(sealed)[0]}",
+        *stated_lines(sealed),
     ]
 
 

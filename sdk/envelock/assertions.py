@@ -1,0 +1,265 @@
+"""Assertions of a file: what a caller demands of them, and what became of each.
+
+A file opens when every assertion in it verifies, and when those are there that the caller requires.
+A caller who names a key for an id trusts that key alone for it. Without one an assertion verifies
+under the data key, which everybody has who could ever open the file: it tells that the statement
+belongs to this payload, not who made it.
+
+SECURITY: assertions can be removed from a file without a trace. Only a caller who requires one
+notices, and only under a key of its author does it say who spoke.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from envelock.errors import ConfigError, FormatError, TamperedError
+from envelock_formats import errors as formats
+from envelock_formats import jose
+from envelock_formats.tdf.assertions import (
+    MAX_ASSERTIONS,
+    MIN_SECRET_SIZE,
+    Assertion,
+    SigningKey,
+    StatedAssertion,
+    Statement,
+    VerifyingKey,
+    aggregate,
+    read_assertion,
+    verify_assertion,
+)
+from envelock_formats.tdf.manifest import Manifest
+
+__all__ = [
+    "Assertion",
+    "AssertionKey",
+    "CheckedAssertion",
+    "Demands",
+    "Statement",
+    "signing_key",
+    "verifying_key",
+]
+
+# A key object, the path of a PEM file, or the bytes of a secret (or of PEM text).
+AssertionKey: TypeAlias = SigningKey | VerifyingKey | PathLike[str] | bytes
+_PEM = b"-----BEGIN "
+_MAX_KEY_FILE = 64 * 1024
+_SHOWN = 100  # characters of a stranger's id in a message
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedAssertion:
+    """One assertion of a file, and whether it verified.
+
+    `signer` is `data key` (anybody who could ever open the file), `named key` (the one that the
+    caller named for this id), or None; then `problem` says why.
+    """
+
+    id: str
+    type: str
+    scope: str
+    applies_to: str
+    statement: Statement | None
+    signer: str | None
+    problem: str | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether the signature holds, for this payload."""
+        return self.signer is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a caller demands of the assertions in a file.
+
+    With *strict* any assertion that does not verify refuses the file; without it they are listed
+    with their problems. What is required must be there and verify either way.
+
+    Args:
+        required_assertions: Ids of those that must be there.
+        keys: Whose signature an assertion must bear, by its id.
+        strict: Refuse a file with any assertion that does not verify.
+
+    Raises:
+        ConfigError: A key cannot be read, or the ids are one text.
+    """
+
+    required_assertions: Collection[str] = ()  # ids
+    keys: Mapping[str, AssertionKey] = field(default_factory=dict, repr=False)  # by id
+    strict: bool = True
+    _named: Mapping[str, VerifyingKey] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.required_assertions, str):
+            raise ConfigError("required assertions are a list of ids, not one text")
+        named = {name: verifying_key(key) for name, key in self.keys.items()}
+        object.__setattr__(self, "_named", named)
+
+    def require_present(self, manifest: Manifest) -> None:
+        """Refuse a file that lacks what is required, before any server is asked for its key.
+
+        Raises:
+            FormatError: There are more assertions than are read.
+            TamperedError: A required assertion is missing.
+        """
+        if len(manifest.assertions) > MAX_ASSERTIONS:
+            raise FormatError(f"more than {MAX_ASSERTIONS} assertions")
+        stated = {a["id"] for a in manifest.assertions if isinstance(a, dict) and "id" in a}
+        for name in sorted(set(self.required_assertions) - stated):
+            raise _missing(name, "is missing")
+
+    def check(self, manifest: Manifest, dek: bytes) -> tuple[CheckedAssertion, ...]:
+        """Verify every assertion of a file whose root signature holds under *dek*.
+
+        Raises:
+            TamperedError: One that is required is missing or does not verify, or with *strict* any.
+        """
+        self.require_present(manifest)
+        sums = aggregate(manifest.segments, legacy=manifest.legacy) if manifest.assertions else b""
+        found = tuple(self._checked(value, manifest, sums, dek) for value in manifest.assertions)
+        for checked in found:
+            if not checked.verified and (self.strict or checked.id in self.required_assertions):
+                raise _missing(checked.id, checked.problem or "does not verify")
+        return found
+
+    def _checked(
+        self, value: object, manifest: Manifest, sums: bytes, dek: bytes
+    ) -> CheckedAssertion:
+        try:
+            stated = read_assertion(value)
+        except formats.FormatError as error:
+            return CheckedAssertion(_id_of(value), "", "", "", None, None, str(error))
+        signer, problem = self._verified(stated, manifest, sums, dek)
+        return CheckedAssertion(
+            *(stated.id, stated.type, stated.scope, stated.applies_to, stated.statement),
+            signer=signer,
+            problem=problem,
+        )
+
+    def _verified(
+        self, stated: StatedAssertion, manifest: Manifest, sums: bytes, dek: bytes
+    ) -> tuple[str | None, str | None]:
+        """Who signed, or why nobody did."""
+        if sum(_id_of(value) == stated.id for value in manifest.assertions) > 1:
+            return None, "stands there twice"
+        named = self._named.get(stated.id)
+        if named is None and stated.algorithm not in {"HS256", ""}:
+            return None, "is signed by somebody's key, and none was named for it"
+        key = dek if named is None else named
+        try:
+            verify_assertion(stated, sums, key, legacy=manifest.legacy)
+        except formats.FormatError as error:
+            return None, str(error)
+        return "data key" if named is None else "named key", None
+
+
+def signing_key(key: AssertionKey) -> SigningKey:
+    """The key that an assertion is signed with.
+
+    Args:
+        key: A private key of RSA or P-256, the path of its PEM file, or a secret for HS256.
+
+    Raises:
+        ConfigError: It cannot be read, or is a public key.
+    """
+    found = _loaded(key)
+    if isinstance(found, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
+        raise ConfigError("an assertion is signed with a private key, and this is a public one")
+    return found
+
+
+def with_checked_key(assertion: Assertion) -> Assertion:
+    """*assertion* with its key as `signing_key` reads it."""
+    return (
+        assertion if assertion.key is None else replace(assertion, key=signing_key(assertion.key))
+    )
+
+
+def verifying_key(key: AssertionKey) -> VerifyingKey:
+    """The key that an assertion must verify under; of a private key its public half.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    found = _loaded(key)
+    if isinstance(found, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+        return found.public_key()
+    return found
+
+
+def _loaded(key: AssertionKey) -> SigningKey | VerifyingKey:
+    if isinstance(key, PathLike):
+        key = _file(Path(key))
+    # SECURITY: a public key read as bytes must not become an HS256 secret, which it is not.
+    if isinstance(key, bytes) and key.lstrip().startswith(_PEM):
+        key = _from_pem(key)
+    if isinstance(key, bytes):
+        if len(key) < MIN_SECRET_SIZE:
+            raise ConfigError(f"a secret for assertions is at least {MIN_SECRET_SIZE} bytes")
+        return key
+    if not isinstance(
+        key,
+        rsa.RSAPublicKey
+        | rsa.RSAPrivateKey
+        | ec.EllipticCurvePublicKey
+        | ec.EllipticCurvePrivateKey,
+    ):
+        raise ConfigError("a key for assertions is of RSA or P-256, a PEM file, or a secret")
+    _refuse_weak(key)
+    return key
+
+
+def _refuse_weak(key: SigningKey | VerifyingKey) -> None:
+    public = key if isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)) else None
+    if isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+        public = key.public_key()
+    try:
+        if public is not None:
+            jose.algorithm(public)
+    except formats.FormatError as error:
+        raise ConfigError(f"key for assertions: {error}") from error
+
+
+def _file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_MAX_KEY_FILE)
+    except OSError as error:
+        raise ConfigError(f"key for assertions {path}: {error.strerror}") from error
+
+
+def _from_pem(text: bytes) -> SigningKey | VerifyingKey:
+    try:
+        load = load_pem_public_key if b"PUBLIC KEY" in text else None
+        key = load(text) if load is not None else load_pem_private_key(text, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError("key for assertions: not a PEM key without a password") from error
+    if not isinstance(
+        key,
+        rsa.RSAPublicKey
+        | rsa.RSAPrivateKey
+        | ec.EllipticCurvePublicKey
+        | ec.EllipticCurvePrivateKey,
+    ):
+        raise ConfigError("a key for assertions is of RSA or P-256")
+    return key
+
+
+def _id_of(value: object) -> str:
+    name = value.get("id") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _missing(name: str, problem: str) -> TamperedError:
+    return TamperedError(
+        f"assertion {name[:_SHOWN]!r}: {problem}",
+        code="assertion",
+        hint="name the key of its author, or fetch the file anew from its source",
+    )
