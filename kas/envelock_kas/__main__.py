@@ -188,6 +188,7 @@ def _configuration(
         "envelock": {
             "kas_id": settings.id,
             "url": settings.url,
+            "aliases": list(settings.kas_aliases),
             "pdp": os.environ.get(PDP_URL, ""),
             "ledger_key": ledger_key,
         },

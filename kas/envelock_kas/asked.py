@@ -4,8 +4,9 @@ The policy that the PDP will see is the very text that the policy binding covers
 here, from what came, and from nothing that the client says of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from envelock_formats.keyid import KeyId
 from envelock_formats.online import OnlineWrap, is_online
@@ -22,15 +23,30 @@ from envelock_formats.tdf.policy import Policy, parse_policy
 from envelock_formats.wire import ObjectEntry, RewrapBody, WireError, read_rewrap
 from envelock_formats.wrap import WRAPPED
 
+KeyIds: TypeAlias = Callable[[KeyAccess, Policy], Sequence[KeyId]]
+
 
 @dataclass(frozen=True, slots=True)
 class AskedKey:
-    """One key access object: its id in the request, the key it names, and what it holds."""
+    """One key access object: its id in the request, the key it names, and what it holds.
+
+    `key_ids` are the versions that it may mean: one, or several of one tenant where it names none.
+    """
 
     entry_id: str
     decoded: DecodedAccess
-    key_id: KeyId
+    key_ids: Sequence[KeyId]
     online: OnlineWrap | None
+
+    @property
+    def key_id(self) -> KeyId:
+        """The version that it means, or the first of several."""
+        return self.key_ids[0]
+
+    @property
+    def kid(self) -> str:
+        """The key id in records; empty while it may mean several."""
+        return str(self.key_id) if len(self.key_ids) == 1 else ""
 
     @property
     def access(self) -> KeyAccess:
@@ -64,8 +80,17 @@ class Asked:
     objects: Sequence[AskedObject]
 
 
-def read_asked(body: bytes) -> Asked:
+def own_key_ids(access: KeyAccess, _policy: Policy) -> Sequence[KeyId]:
+    """The version that a key access object of ours names; `KeyIdError` for any other."""
+    return (KeyId.parse(access.kid or ""),)
+
+
+def read_asked(body: bytes, key_ids: KeyIds = own_key_ids) -> Asked:
     """Read the body of a rewrap.
+
+    Args:
+        body: JSON text.
+        key_ids: What a key access object means by the key that it names.
 
     Raises:
         FormatError: Anything is malformed: the body, the client's key, a policy, a key access
@@ -73,21 +98,25 @@ def read_asked(body: bytes) -> Asked:
     """
     asked = read_rewrap(body)
     key = client_key(asked.clientPublicKey)
-    objects = [read_object(entry) for entry in asked.objects]
+    objects = [read_object(entry, key_ids) for entry in asked.objects]
     if len({found.id for found in objects}) != len(objects):
         raise WireError("an object stands twice in one request")
     der = spki(key)
     return Asked(asked, key, der, key_sha256(der), objects)
 
 
-def read_object(entry: ObjectEntry) -> AskedObject:
-    """Read one object.
+def read_object(entry: ObjectEntry, key_ids: KeyIds = own_key_ids) -> AskedObject:
+    """Read one object; *key_ids* as in `read_asked`.
 
     Raises:
         FormatError: Its policy, a key access object or a key id is malformed, or an online wrap
             stands beside another.
     """
-    keys = [_key(item.keyAccessObjectId, item.keyAccessObject) for item in entry.keyAccessObjects]
+    policy = parse_policy(entry.policy.body)
+    keys = [
+        _key(item.keyAccessObjectId, item.keyAccessObject, key_ids(item.keyAccessObject, policy))
+        for item in entry.keyAccessObjects
+    ]
     online = [key.online for key in keys if key.online is not None]
     if online and len(keys) > 1:
         raise WireError("an online wrap stands alone in its object")
@@ -97,15 +126,15 @@ def read_object(entry: ObjectEntry) -> AskedObject:
         policy_sha256=policy_sha256(entry.policy.body),
         keys_sha256=digest,
     )
-    return AskedObject(entry, parse_policy(entry.policy.body), keys, requested)
+    return AskedObject(entry, policy, keys, requested)
 
 
-def _key(entry_id: str, access: KeyAccess) -> AskedKey:
+def _key(entry_id: str, access: KeyAccess, key_ids: Sequence[KeyId]) -> AskedKey:
     decoded = decode_access(access)
     online = access.type == WRAPPED and is_online(decoded.wrapped)
     return AskedKey(
         entry_id=entry_id,
         decoded=decoded,
-        key_id=KeyId.parse(access.kid or ""),
+        key_ids=key_ids,
         online=OnlineWrap.parse(decoded.wrapped) if online else None,
     )

@@ -1,6 +1,7 @@
 """`envelock keys`: what an operator types. Every change is one record in the ledger."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -10,6 +11,7 @@ from envelock_formats.canonical import Json
 if TYPE_CHECKING:
     from envelock_formats.keyid import KeyPath
 
+_OF_OTHERS = 0o077  # of a file's mode
 _TABLE_WIDTH = 1000  # characters; a pipe gets whole lines
 _BELOW = click.option("--below", is_flag=True, help="And every key below it.")
 _PATH = click.argument("path", metavar="PATH")
@@ -24,6 +26,9 @@ _ALGORITHM = click.option(
 
 class Console(Protocol):
     """What the root command hands to its groups: a way to the server, and the way to print."""
+
+    def tell(self, line: str) -> None:
+        """Print *line* for people on stderr."""
 
     def emit(self, value: dict[str, Json], lines: Iterable[str]) -> None:
         """Print *value* as JSON, or *lines* for people."""
@@ -120,6 +125,43 @@ def rotate(console: Console, path: str, algorithms: tuple[str, ...]) -> None:
     _change(console, f"{_url(path)}/rotate", _named(algorithms), path, "; no file rewritten")
 
 
+@command.command("import")
+@_PATH
+@click.option("--kid", required=True, help="What files name the key by, such as r1.")
+@click.option(
+    "--private-key",
+    "file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PEM file of an RSA (2048, 4096) or EC (P-256, P-384, P-521) key, without a passphrase.",
+)
+@click.option("--legacy", is_flag=True, help="Try it for files that name no key, too.")
+@click.option("--active", is_flag=True, help="Seal new data under it, too.")
+@click.pass_obj
+def take_over(
+    console: Console, path: str, kid: str, file: Path, legacy: bool, active: bool
+) -> None:
+    """Take over a key of an OpenTDF KAS: what that KAS sealed opens here, by policy and on record.
+
+    The key goes into the custody of the KAS, by TLS or on the KAS's own host; the file stays as it
+    is: remove it when everything opens. PATH is for such keys; nothing new is sealed under it.
+
+    \b
+    Examples:
+      envelock keys import clinic:moved --kid r1 --private-key kas-private.pem --as operator
+      envelock keys import clinic:moved --kid e1 --private-key kas-ec-private.pem --legacy
+    """  # noqa: D301 click's own mark for text that keeps its lines
+    if file.stat().st_mode & _OF_OTHERS:
+        console.tell(f"warning: other users may read {file}; chmod 600 {file}")
+    body: dict[str, Json] = {
+        "kid": kid,
+        "private_key": _private_key(file),
+        "legacy": legacy,
+        "active": active,
+    }
+    _change(console, f"{_url(path)}/import", body, path, f"; opens what names {kid}")
+
+
 @command.command()
 @_PATH
 @_BELOW
@@ -174,6 +216,24 @@ def cancel(console: Console, path: str, below: bool) -> None:
     Example: envelock keys cancel clinic:records:2020-01 --as operator
     """
     _change(console, f"{_url(path)}/cancel", {"below": below}, path)
+
+
+def _private_key(file: Path) -> str:
+    """Base64 of the PKCS#8 DER of the key in a PEM file."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 keeps `--help` fast
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 as above
+
+    from envelock_formats.framing import b64  # noqa: PLC0415 as above
+
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeysUsageError(
+            f"{file} is not a private key in PEM without a passphrase; nothing was changed",
+            f"convert it: openssl pkey -in {file} -out key.pem",
+        ) from error
+    encoding, form = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
+    return b64(key.private_bytes(encoding, form, serialization.NoEncryption()))
 
 
 def _named(algorithms: Sequence[str]) -> dict[str, Json]:
@@ -236,13 +296,14 @@ def _table(keys: Sequence[Mapping[str, Json]]) -> Iterable[str]:
     from rich.text import Text  # noqa: PLC0415 as above
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("key", "state", "sealing", "custody", "algorithms", "record"):
+    for name in ("key", "state", "sealing", "custody", "algorithms", "record", "imported as"):
         table.add_column(name, overflow="fold", no_wrap=name == "key")
     for key in keys:
         algorithms = key.get("algorithms")
         named = ", ".join(map(str, algorithms)) if isinstance(algorithms, list) else ""
         cells = (key.get("id"), _state(key), key.get("wraps"), key.get("custody"), named)
-        table.add_row(*(Text(str(cell)) for cell in (*cells, key.get("record"))))
+        imported = f"{key['kid']}{' (legacy)' if key.get('legacy') else ''}" if "kid" in key else ""
+        table.add_row(*(Text(str(cell)) for cell in (*cells, key.get("record"), imported)))
     terminal = Terminal(no_color=True)
     width = terminal.width if terminal.is_terminal else _TABLE_WIDTH
     plain = Terminal(width=width, no_color=True, force_terminal=False)

@@ -21,5 +21,9 @@ class TransitionError(KasError):
     """A change of a key's state that is not allowed; the message says why and what is."""
 
 
+class RefusedKeyError(TransitionError):
+    """The custody cannot hold a key of that kind, or takes over none; nothing was made."""
+
+
 class KeyExistsError(KasError):
     """Somebody else made that version first."""

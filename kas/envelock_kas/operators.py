@@ -4,6 +4,7 @@ Key paths stand in the URL as they are (`/v1/keys/acme:patients`). Every change 
 the scope `envelock:keys`; an operator sees and changes its own tenant only.
 """
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -13,18 +14,22 @@ from aiohttp import web
 
 from envelock_formats.canonical import Json, decode
 from envelock_formats.errors import FormatError
+from envelock_formats.framing import from_b64
 from envelock_formats.keyid import KeyPath
 from envelock_formats.request import Caller
 from envelock_kas.context import Context
 from envelock_kas.custody import OfflineAlgorithm
 from envelock_kas.http import JSON, Surface, authenticate
-from envelock_kas.keys.lifecycle import Actor, Change, Changed, Lifecycle, Wraps
+from envelock_kas.keys.foreign import ForeignKey, read_private_key
+from envelock_kas.keys.lifecycle import Actor, Changed, Lifecycle, Wraps
 from envelock_kas.keys.registry import KeyVersion, Registry
+from envelock_kas.keys.transitions import Change
 from envelock_service.problem import Problem
 from envelock_service.server import read_body
 
 T = TypeVar("T")
 SCOPE = "envelock:keys"
+_OF_PROXIES = ("Forwarded", "X-Forwarded-For", "Via", "X-Real-IP")
 _CHANGES: Mapping[str, Change] = {
     "suspend": "suspend",
     "resume": "resume",
@@ -44,6 +49,22 @@ class RotateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`POST /v1/keys/PATH/rotate`; without algorithms those of the former version."""
 
     algorithms: tuple[OfflineAlgorithm, ...] = ()
+
+
+class ImportBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /v1/keys/PATH/import`: a key of another KAS, which called it `kid`.
+
+    `private_key` is base64 of its PKCS#8 DER. With `legacy` it is also tried for files that name no
+    key; with `active` new data is sealed under it.
+    """
+
+    kid: str
+    private_key: str
+    legacy: bool = False
+    active: bool = False
+
+    def __repr__(self) -> str:
+        return f"ImportBody(kid={self.kid!r})"  # SECURITY: a key stands in no traceback or log
 
 
 class ChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +100,7 @@ class Operators:
         app.router.add_post("/v1/keys/{path}", self.create)
         app.router.add_post("/v1/keys/{path}/rotate", self.rotate)
         app.router.add_post("/v1/keys/{path}/{change:suspend|resume|destroy|cancel}", self.change)
+        app.router.add_post("/v1/keys/{path}/import", self.take_over)
         app.router.add_post("/v1/subjects", self.subject)
         app.router.add_post("/v1/tenants", self.tenant)
 
@@ -117,6 +139,31 @@ class Operators:
         if body.algorithms and newest is not None and newest.wraps == "online":
             raise Problem("malformed_request", "what is sealed online is wrapped by aes:256 alone")
         return self._answer(await self._lifecycle.rotate(path, operator.actor, body.algorithms))
+
+    async def take_over(self, request: web.Request) -> web.Response:
+        """Take over a key of another KAS: from then on it opens what that KAS sealed."""
+        operator = await self._operator(request)
+        self._require_private(request)
+        body = await _body(request, ImportBody)
+        path = await self._path(request, operator)
+        try:
+            private = read_private_key(from_b64(body.private_key))
+            foreign = ForeignKey(body.kid, private, body.legacy, body.active)
+        except FormatError as error:
+            raise Problem("malformed_request", str(error)) from error
+        return self._answer(await self._lifecycle.take_over(path, foreign, operator.actor))
+
+    def _require_private(self, request: web.Request) -> None:
+        """Take no private key through a proxy, which would see it.
+
+        Without one, the server listens by TLS or on loopback alone. A proxy on this machine shows
+        itself by what it adds; one that hides is the deployment's own doing.
+        """
+        peer = request.remote or ""
+        passed = any(name in request.headers for name in _OF_PROXIES)
+        local = bool(peer) and ipaddress.ip_address(peer.partition("%")[0]).is_loopback
+        if self._surface.behind_proxy and (passed or not local):
+            raise Problem("access_denied", "private keys are imported on the host of the KAS")
 
     async def change(self, request: web.Request) -> web.Response:
         """Suspend, resume, destroy, cancel."""
@@ -213,4 +260,5 @@ def _view(registry: Registry, version: KeyVersion) -> dict[str, Json]:
         "algorithms": [key.alg for key in version.keys],
         "destroy_at": version.destroy_at,
         "record": registry.introduced(version.id),
+        **({"kid": version.kid, "legacy": version.legacy} if version.kid is not None else {}),
     }

@@ -12,6 +12,7 @@ refused. Offline wraps are made beside the former ones: who kept those can open 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from envelock_formats.canonical import Json
 from envelock_formats.errors import FormatError
@@ -23,13 +24,15 @@ from envelock_formats.wire import (
     PolicyEntry,
     RebindAnswer,
     RebindBody,
+    WireError,
     read_rebind,
 )
-from envelock_kas.asked import AskedKey, AskedObject, read_object
+from envelock_kas.asked import AskedKey, AskedObject, KeyIds, read_object
 from envelock_kas.context import Context
 from envelock_kas.decisions import Decisions
 from envelock_kas.errors import CustodyError
 from envelock_kas.gate import Gate
+from envelock_kas.keys.foreign import with_known_keys
 from envelock_kas.keys.states import REWRAPS, WRAPS
 from envelock_kas.owner import owner_of
 from envelock_kas.pdp import QuestionObject
@@ -112,7 +115,10 @@ class Rebind:
         # 4 stands first: a malformed request costs a record too
         self._gate.admit(context.caller, len(token))
         try:
-            return _wish(self._gate.read_token(context, token))
+            body = self._gate.read_token(context, token)
+            return await with_known_keys(
+                self._gate.projection, self._gate.catch_up, partial(_wish, body)
+            )
         except FormatError as error:
             await self._recorder.refuse(context, f"malformed: {error}")
             raise Problem("malformed_request", str(error)) from error
@@ -230,9 +236,11 @@ def _made_by(rebound: Rebound) -> dict[str, int]:
     return {f"rebound:{rebound.id}": 1, f"object:{rebound.id}": 0}
 
 
-def _wish(body: bytes) -> Wish:
+def _wish(body: bytes, key_ids: KeyIds) -> Wish:
     read = read_rebind(body)
     entries = tuple(KeyAccessEntry(str(place), key) for place, key in enumerate(read.keyAccess))
-    former = read_object(ObjectEntry(entries, PolicyEntry("policy", read.policy)))
+    former = read_object(ObjectEntry(entries, PolicyEntry("policy", read.policy)), key_ids)
+    if any(len(key.key_ids) != 1 for key in former.keys):
+        raise WireError("a key access object names no key, and more than one may be meant")
     requested = replace(former.requested, new_policy_sha256=policy_sha256(read.newPolicy))
     return Wish(read, former, parse_policy(read.newPolicy), requested)

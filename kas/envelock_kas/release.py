@@ -24,12 +24,14 @@ and are dropped then; they are never cached, logged or recorded.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
 from envelock_formats.canonical import Json
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import b64
+from envelock_formats.keyid import KeyId
 from envelock_formats.request import request_digest
 from envelock_formats.wire import KeyResult, PolicyResult, RewrapAnswer
 from envelock_kas.asked import Asked, AskedKey, AskedObject, read_asked
@@ -38,6 +40,7 @@ from envelock_kas.custody import Custody
 from envelock_kas.decisions import Decisions, Verdicts
 from envelock_kas.errors import CustodyError
 from envelock_kas.gate import Gate
+from envelock_kas.keys.foreign import with_known_keys
 from envelock_kas.keys.registry import Standing
 from envelock_kas.keys.states import State
 from envelock_kas.owner import owner_of
@@ -51,7 +54,7 @@ from envelock_kas.recorder import (
     row,
 )
 from envelock_kas.records import Origin
-from envelock_kas.shares import OpenedShare, ShareError, ShareSealer, unwrap_share
+from envelock_kas.shares import OpenedShare, ShareError, ShareSealer, unwrap_first
 from envelock_ledger.proof import Receipt
 from envelock_service.callers import Authenticated
 from envelock_service.problem import Problem
@@ -85,10 +88,18 @@ class Progress:
         """The objects that are not refused so far."""
         return [found for found in self.asked.objects if found.id not in self.refusals]
 
+    def keys(self, found: AskedObject) -> Sequence[AskedKey]:
+        """The keys of an object; once it is open each means the version that opened it."""
+        return [share.key for share in self.opened.get(found.id, ())] or found.keys
+
+    def rows(self, found: AskedObject) -> list[dict[str, Json]]:
+        """The rows of an object in a record."""
+        return object_rows(found, self.keys(found))
+
     def refused(self) -> list[RefusedObject]:
         """The refused ones, as the record has them."""
         return [
-            RefusedObject(object_rows(found)[0], self.refusals[found.id].reason)
+            RefusedObject(self.rows(found)[0], self.refusals[found.id].reason)
             for found in self.asked.objects
             if found.id in self.refusals
         ]
@@ -154,7 +165,9 @@ class Release:
         self._gate.admit(context.caller, len(token))
         try:
             body = self._gate.read_token(context, token)  # 2
-            return read_asked(body)  # 3
+            return await with_known_keys(  # 3
+                self._gate.projection, self._gate.catch_up, partial(read_asked, body)
+            )
         except FormatError as error:
             await self._recorder.refuse(context, f"malformed: {error}")
             raise Problem("malformed_request", str(error)) from error
@@ -200,8 +213,9 @@ class Release:
     async def _unwrap(
         self, found: AskedObject, key: AskedKey, standings: Mapping[str, Standing]
     ) -> OpenedShare:
-        version = standings[str(key.key_id)].version
-        return await unwrap_share(found, key, version, self._custodies)
+        may = [standings[str(key_id)] for key_id in key.key_ids if str(key_id) in standings]
+        versions = [standing.version for standing in may if standing.refusal is None]
+        return await unwrap_first(found, key, versions, self._custodies)
 
     async def _stand(self, progress: Progress) -> None:
         """Key states, and the numbers that prove them; refuses objects whose keys may not open.
@@ -211,19 +225,24 @@ class Release:
         if any(self._judge(key) is not None for key in _keys(progress)):
             await self._gate.catch_up()
         for found in progress.remaining():
-            for key in found.keys:
+            for key in progress.keys(found):
                 if (refusal := self._judge(key)) is not None:
                     progress.refusals[found.id] = refusal
                     break
-                standing = self._gate.projection.registry.standing(key.key_id)
-                if standing is not None:
-                    progress.standings[str(key.key_id)] = standing
+                for key_id in key.key_ids:
+                    standing = self._gate.projection.registry.standing(key_id)
+                    if standing is not None:
+                        progress.standings[str(key_id)] = standing
 
     def _judge(self, key: AskedKey) -> Refusal | None:
-        """Why the key may not open, as far as this worker knows."""
-        standing = self._gate.projection.registry.standing(key.key_id)
+        """Why the key may not open, as far as this worker knows; of several none may."""
+        refusals = [self._judge_version(key_id) for key_id in key.key_ids]
+        return None if None in refusals else refusals[0]
+
+    def _judge_version(self, key_id: KeyId) -> Refusal | None:
+        standing = self._gate.projection.registry.standing(key_id)
         if standing is None:
-            return Refusal(f"key {key.key_id} unknown", _FORBIDDEN)
+            return Refusal(f"key {key_id} unknown", _FORBIDDEN)
         if standing.refusal is not None:
             return Refusal(standing.refusal, _told(standing))
         return None
@@ -249,13 +268,13 @@ class Release:
         released = progress.remaining()
         fences = self._gate.fences(context)
         for found in released:
-            for key in found.keys:
+            for key in progress.keys(found):
                 fences |= progress.standings[str(key.key_id)].fences
                 if key.online is not None:
                     fences[f"object:{found.id}"] = 0  # moved once its policy has been replaced
         return Draft(
             typ="release",
-            fields={"objs": [line for found in released for line in object_rows(found)]},
+            fields={"objs": [line for found in released for line in progress.rows(found)]},
             bound_to=bound_to(context, [found.id for found in released]),
             fences=fences,
             refused=progress.refused(),
@@ -265,12 +284,14 @@ class Release:
 
 def _keys(progress: Progress) -> list[AskedKey]:
     """The keys of every object that is not refused so far."""
-    return [key for found in progress.remaining() for key in found.keys]
+    return [key for found in progress.remaining() for key in progress.keys(found)]
 
 
-def object_rows(found: AskedObject) -> list[dict[str, Json]]:
-    """The object's rows in a record: one for each key that it names."""
-    kids = dict.fromkeys(str(key.key_id) for key in found.keys)
+def object_rows(
+    found: AskedObject, keys: Sequence[AskedKey] | None = None
+) -> list[dict[str, Json]]:
+    """The object's rows in a record: one for each key of *keys*, or of those that it names."""
+    kids = dict.fromkeys(key.kid for key in (found.keys if keys is None else keys))
     return [row(found.id, kid, found.requested.policy_sha256) for kid in kids]
 
 

@@ -18,15 +18,18 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one KAS is known, what it binds to, and what it pins.
 
     `url` stands in every manifest that is sealed for this KAS, so it must outlive ports and
-    restarts. `ledger_key` is the verifier key of the ledger, `pdp_keys_file` the JWK set of the
-    PDP's public keys; `subject_key_file` holds the secret under which subjects are named in fences.
-    `algorithms` are those of keys that first use makes: one key for each, and clients that do not
-    say otherwise seal to the first. Paths are relative to the data directory. Beyond loopback the
+    restarts. `kas_aliases` are addresses of servers that this one has taken over: their files name
+    them still, and clients of ours bring those files here. `ledger_key` is the verifier key of the
+    ledger, `pdp_keys_file` the JWK set of the PDP's public keys; `subject_key_file` holds the
+    secret under which subjects are named in fences. `algorithms` are those of keys that first use
+    makes: one key for each, and clients that do not say otherwise seal to the first. Paths are
+    relative to the data directory. Beyond loopback the
     KAS wants TLS, its own or that of a proxy in front.
     """
 
     id: str = "envelock-kas"
     url: str = "http://127.0.0.1:8080"
+    kas_aliases: tuple[str, ...] = ()
     listen: str = "127.0.0.1:8080"
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
@@ -46,9 +49,11 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"template: {error}") from error
         if not self.algorithms or len(set(self.algorithms)) != len(self.algorithms):
             raise ValueError("algorithms: at least one, and each once")
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
-            raise ValueError(f"url: {self.url!r} is not an http(s) URL")
+        _require_url("url", self.url)
+        for alias in self.kas_aliases:
+            _require_url("kas_aliases", alias)
+        if len({self.url, *self.kas_aliases}) <= len(self.kas_aliases):
+            raise ValueError("kas_aliases: each address once, and not that of url")
 
 
 class CustodySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +75,12 @@ class CustodySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def grace_seconds(self) -> int:
         """How long a scheduled destruction can be cancelled."""
         return self.grace_days * DAY_SECONDS
+
+
+def _require_url(name: str, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        raise ValueError(f"{name}: {url!r} is not an http(s) URL")
 
 
 def require_safe_address(settings: KasSettings, host: str) -> None:

@@ -1,11 +1,12 @@
 """Steps 7 to 9 of a release: unwrap a share in its custody, check its binding, seal it.
 
-One attempt for each key access object, with the key that it names. Whatever goes wrong with the
+One attempt for each key access object, with the key that it names; with each of a few for an old
+file that names none. Whatever goes wrong with the
 wrapped bytes or the binding is one error to the caller.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -42,6 +43,30 @@ class OpenedShare:
     share: bytes = field(repr=False)
 
 
+async def unwrap_first(
+    asked: AskedObject,
+    key: AskedKey,
+    versions: Sequence[KeyVersion],
+    custodies: Mapping[str, Custody],
+) -> OpenedShare:
+    """Unwrap one share under the first of *versions* that does: one attempt with each.
+
+    Returns:
+        The share; its key then means the version that opened it.
+
+    Raises:
+        ShareError: None of them does; the reason is the last one's.
+        CustodyError: The custody did not answer.
+    """
+    *others, last = versions
+    for version in others:
+        try:
+            return await unwrap_share(asked, key, version, custodies)
+        except ShareError:
+            continue
+    return await unwrap_share(asked, key, last, custodies)
+
+
 async def unwrap_share(
     asked: AskedObject, key: AskedKey, version: KeyVersion, custodies: Mapping[str, Custody]
 ) -> OpenedShare:
@@ -64,7 +89,7 @@ async def unwrap_share(
         raise ShareError("kind of wrap is not supported") from error
     if len(share) != SHARE_SIZE or not holds:
         raise ShareError("policy binding does not hold")
-    return OpenedShare(key, share)
+    return OpenedShare(replace(key, key_ids=(version.id,)), share)
 
 
 async def _unwrap(

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from envelock_formats.canonical import Json
 from envelock_formats.decision import DecisionError, DecisionMismatchError
 from envelock_kas.context import Context
-from envelock_kas.custody import AES, EC, RSA, Custody, Made
+from envelock_kas.custody import AES, EC, RSA, Custody, Made, PrivateKey
 from envelock_kas.decisions import Decisions, Verdicts
 from envelock_kas.errors import CustodyError, PdpUnavailableError
 from envelock_kas.keys.registry import KeyVersion, Registry
@@ -284,6 +284,9 @@ class _Custody:
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
         return await self._watched("make", self._inner.make(label, algorithms))
+
+    async def adopt(self, label: str, key: PrivateKey) -> Made:
+        return await self._watched("adopt", self._inner.adopt(label, key))
 
     async def wrap(self, handle: str, dek: bytes, aad: bytes) -> bytes:
         return await self._watched("wrap", self._inner.wrap(handle, dek, aad))

@@ -12,6 +12,7 @@ they say of one is verified, so no receipt of theirs is passed on.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -187,16 +188,19 @@ def _allowed(
     Peers are asked for theirs only when the file names a server that is not known without.
 
     SECURITY: no server can take the place of one that comes before it: first the profile's own,
-    then addresses that the profile and its peers state, then what peers say of themselves.
+    then addresses that the profile and its peers state, then what peers say of themselves, last the
+    addresses of servers that the profile's own says it has taken over. Those lead to nobody else:
+    no request goes to an address because a server names it.
 
     Returns:
         The servers, and the error of one that did not say what files name it by.
     """
     silent: UnavailableError | None = None
-    own = Server(session, session.url)
+    own, aliases = Server(session, session.url), set[str]()
     found = {session.url: own}
     try:
         found[(yield from _announced(session))] = own
+        aliases = yield from _aliases(session)
     except UnavailableError as error:
         silent = error
     for url in map(private_origin, session.profile.values.kas):
@@ -210,13 +214,23 @@ def _allowed(
             found.setdefault((yield from _announced(peer)), Server(peer, peer.url))
         except UnavailableError as error:
             silent = silent or error.at(peer.url)
-    return found, silent
+    return dict.fromkeys(aliases, own) | found, silent
 
 
 def _announced(session: Session) -> Steps[str]:
     """The origin that files name a server by, as it says; its own where it says none."""
     ours = (yield from session.configuration()).envelock
     return origin(ours.url) if ours is not None else session.url
+
+
+def _aliases(session: Session) -> Steps[set[str]]:
+    """The origins of servers that the session's own has taken over, as it says."""
+    ours = (yield from session.configuration()).envelock
+    found: set[str] = set()
+    for url in ours.aliases if ours is not None else ():
+        with suppress(ConfigError):  # not an address that a file of ours could name
+            found.add(origin(url))
+    return found
 
 
 def _foreign(urls: Sequence[str]) -> KasNotAllowedError:

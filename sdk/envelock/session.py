@@ -58,6 +58,7 @@ class _Ours(msgspec.Struct, frozen=True):
     url: str
     pdp: str = ""
     ledger_key: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 class Configuration(msgspec.Struct, frozen=True):

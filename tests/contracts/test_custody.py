@@ -17,11 +17,19 @@ from envelock_kas.custody import (
     RSA_ALGORITHMS,
     Custody,
     Made,
+    PrivateKey,
 )
 from envelock_kas.errors import CustodyError, KeyExistsError
 
 LABEL = "acme:records:v1@00"
 AAD = b"tenant, key, object, policy"
+
+
+def foreign(algorithm: str) -> PrivateKey:
+    """A key that was made elsewhere."""
+    if algorithm in RSA_ALGORITHMS:
+        return rsa.generate_private_key(65537, int(algorithm[4:]))
+    return ec.generate_private_key(curve_of(algorithm))
 
 
 async def made(custody: Custody, algorithm: str) -> Made:
@@ -117,6 +125,52 @@ class TestAsymmetric:
             public = await custody.public(key.handle)
 
             assert public == key.public
+
+
+class TestAdopting:
+    """Keys that were made elsewhere."""
+
+    @pytest.mark.parametrize("algorithm", [*EC_ALGORITHMS, *RSA_ALGORITHMS])
+    async def test_an_adopted_key_works_as_one_that_was_made_here(
+        self, open_custody: Opener, algorithm: str
+    ):
+        """It has the public half that it had, opens what was wrapped to it, and stays."""
+        key = foreign(algorithm)
+        async with open_custody() as first:
+            adopted = await first.adopt(LABEL, key)
+        async with open_custody() as custody:
+            public = await custody.public(adopted.handle)
+            listed = list(await custody.handles())
+            if isinstance(key, rsa.RSAPrivateKey):
+                share = os.urandom(32)
+                opened = await custody.decrypt(adopted.handle, wrap_rsa(share, key.public_key()))
+            else:
+                ephemeral = ec.generate_private_key(key.curve)
+                opened = await custody.agree(adopted.handle, ephemeral.public_key())
+                share = ephemeral.exchange(ec.ECDH(), key.public_key())
+
+        assert (adopted.algorithm, adopted.public) == (algorithm, key.public_key())
+        assert public == key.public_key()
+        assert listed == [adopted.handle]
+        assert opened == share
+
+    async def test_a_key_is_adopted_once_under_one_label(self, custody: Custody):
+        """What is there is never overwritten."""
+        key = foreign(EC)
+        await custody.adopt(LABEL, key)
+
+        with pytest.raises(KeyExistsError):
+            await custody.adopt(LABEL, foreign(EC))
+        assert await custody.public(f"{LABEL}#ec-secp256r1") == key.public_key()
+
+    async def test_a_destroyed_key_leaves_neither_half(self, custody: Custody):
+        """Both halves of an adopted key go."""
+        adopted = await custody.adopt(LABEL, foreign(RSA))
+        await custody.destroy(adopted.handle)
+
+        assert list(await custody.handles()) == []
+        with pytest.raises(CustodyError):
+            await custody.decrypt(adopted.handle, bytes(256))
 
 
 class TestKeys:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pkcs11
 import pytest
 from contracts.conftest import MODULE, soft_token
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from envelock_kas.custody import AES, ALGORITHMS, EC, RSA
 from envelock_kas.custody.pkcs11 import Pkcs11Custody
@@ -125,3 +126,25 @@ async def test_a_public_key_without_its_token_is_an_error(tmp_path: Path, algori
     with pytest.raises(CustodyError):
         await custody.public(f"none#{algorithm.replace(':', '-')}")
     await custody.aclose()
+
+
+@pytest.mark.parametrize("algorithm", [EC, RSA])
+async def test_an_adopted_key_does_not_leave_the_token_again(tmp_path: Path, algorithm: str):
+    """It is sensitive from then on, and shown as one that was elsewhere before."""
+    custody = opened(soft_token(tmp_path))
+    key = {
+        EC: lambda: ec.generate_private_key(ec.SECP256R1()),
+        RSA: lambda: rsa.generate_private_key(65537, 2048),
+    }[algorithm]()
+    adopted = await custody.adopt("acme:v1@00", key)
+    found = await attributes(custody, adopted.handle)
+    await custody.aclose()
+
+    assert found == {
+        "SENSITIVE": True,
+        "EXTRACTABLE": False,
+        "NEVER_EXTRACTABLE": False,
+        "ALWAYS_SENSITIVE": False,
+        "LOCAL": False,
+        "UNWRAP": False,
+    }

@@ -20,6 +20,7 @@ RSA: Final = "rsa:2048"
 EC_ALGORITHMS = (EC, "ec:secp384r1", "ec:secp521r1")
 RSA_ALGORITHMS = (RSA, "rsa:4096")
 ALGORITHMS = (AES, *EC_ALGORITHMS, *RSA_ALGORITHMS)
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Made:
     algorithm: str
     handle: str
     public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None
+
+
+def handle_of(label: str, algorithm: str) -> str:
+    """What the key for *algorithm* under the key id *label* is called in a custody."""
+    return f"{label}#{algorithm.replace(':', '-')}"
 
 
 class Custody(Protocol):
@@ -43,6 +49,14 @@ class Custody(Protocol):
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
         """Make one key for each algorithm, durably, under the key id *label*."""
+        ...
+
+    async def adopt(self, label: str, key: PrivateKey) -> Made:
+        """Take over a key that was made elsewhere, durably, under the key id *label*.
+
+        What the custody keeps of it is as protected as a key made here; that it was never outside
+        nobody can say.
+        """
         ...
 
     async def wrap(self, handle: str, dek: bytes, aad: bytes) -> bytes:

@@ -9,7 +9,6 @@ One file for each key, named by its handle, written and fsynced before it is nam
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -21,13 +20,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from envelock_formats.wrap import UnwrapError, curve_of, unwrap_rsa
-from envelock_kas.custody import AES, EC_ALGORITHMS, Made
+from envelock_formats.wrap import UnwrapError, algorithm_of, curve_of, unwrap_rsa
+from envelock_kas.custody import AES, EC_ALGORITHMS, Made, PrivateKey, handle_of
 from envelock_kas.errors import CustodyError, KeyExistsError
 
 NONCE_SIZE = 12
 _KEY_SIZE = 32
-_Private: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class LocalCustody:
@@ -41,10 +39,14 @@ class LocalCustody:
         self._directory = directory
         self._entropy = entropy
         self._symmetric: dict[str, AESGCM] = {}
-        self._private: dict[str, _Private] = {}
+        self._private: dict[str, PrivateKey] = {}
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
-        return [self._make(f"{label}#{algorithm.replace(':', '-')}") for algorithm in algorithms]
+        return [self._make(algorithm, handle_of(label, algorithm)) for algorithm in algorithms]
+
+    async def adopt(self, label: str, key: PrivateKey) -> Made:
+        algorithm = algorithm_of(key.public_key())
+        return self._keep(algorithm, handle_of(label, algorithm), key)
 
     async def wrap(self, handle: str, dek: bytes, aad: bytes) -> bytes:
         nonce = self._entropy(NONCE_SIZE)
@@ -87,16 +89,18 @@ class LocalCustody:
         self._symmetric.clear()
         self._private.clear()
 
-    def _make(self, handle: str) -> Made:
-        algorithm = handle.partition("#")[2].replace("-", ":", 1)
+    def _make(self, algorithm: str, handle: str) -> Made:
         if algorithm == AES:
             self._write(handle, self._entropy(_KEY_SIZE))
             return Made(algorithm, handle, None)
-        key: _Private
+        key: PrivateKey
         if algorithm in EC_ALGORITHMS:
             key = ec.generate_private_key(curve_of(algorithm))
         else:
             key = rsa.generate_private_key(0x10001, int(algorithm.partition(":")[2]))
+        return self._keep(algorithm, handle, key)
+
+    def _keep(self, algorithm: str, handle: str, key: PrivateKey) -> Made:
         self._write(handle, key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
         self._private[handle] = key
         return Made(algorithm, handle, key.public_key())
@@ -131,7 +135,7 @@ class LocalCustody:
             aead = self._symmetric[handle] = AESGCM(self._read(handle))
         return aead
 
-    def _load(self, handle: str) -> _Private:
+    def _load(self, handle: str) -> PrivateKey:
         if (known := self._private.get(handle)) is not None:
             return known
         key = load_der_private_key(self._read(handle), password=None)

@@ -25,17 +25,28 @@ import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    NoEncryption,
+    PrivateFormat,
     PublicFormat,
     load_der_public_key,
 )
 from pkcs11 import Attribute, Mechanism, ObjectClass
 from pkcs11.types import DecryptMixin, DeriveMixin, EncryptMixin
-from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
-from pkcs11.util.rsa import encode_rsa_public_key
+from pkcs11.util.ec import (
+    decode_ec_private_key,
+    decode_ec_public_key,
+    encode_ec_public_key,
+    encode_named_curve_parameters,
+)
+from pkcs11.util.rsa import (
+    decode_rsa_private_key,
+    decode_rsa_public_key,
+    encode_rsa_public_key,
+)
 
-from envelock_formats.wrap import UnwrapError, curve_of, wrap_rsa
-from envelock_kas.custody import AES, ALGORITHMS, EC_ALGORITHMS, Made
-from envelock_kas.errors import CustodyError, KeyExistsError
+from envelock_formats.wrap import UnwrapError, algorithm_of, curve_of, wrap_rsa
+from envelock_kas.custody import AES, ALGORITHMS, EC_ALGORITHMS, Made, PrivateKey, handle_of
+from envelock_kas.errors import CustodyError, KeyExistsError, RefusedKeyError
 
 NONCE_SIZE = 12
 _TAG_BITS = 128
@@ -47,6 +58,18 @@ _KEPT: Mapping[Attribute, object] = {
     Attribute.EXTRACTABLE: False,
     Attribute.UNWRAP: False,
 }
+# What a token says that does not let keys be created from their values, or not of this kind.
+_REFUSED = (
+    pkcs11.AttributeReadOnly,
+    pkcs11.AttributeTypeInvalid,
+    pkcs11.AttributeValueInvalid,
+    pkcs11.FunctionNotSupported,
+    pkcs11.FunctionRejected,
+    pkcs11.KeySizeRange,
+    pkcs11.MechanismInvalid,
+    pkcs11.TemplateIncomplete,
+    pkcs11.TemplateInconsistent,
+)
 T = TypeVar("T")
 M = TypeVar("M")
 
@@ -88,6 +111,11 @@ class Pkcs11Custody:
         return await self._call(
             lambda: [self._make(label, name) for name in algorithms],
             seconds=_MAKING * self._deadline_seconds,
+        )
+
+    async def adopt(self, label: str, key: PrivateKey) -> Made:
+        return await self._call(
+            lambda: self._adopt(label, key), seconds=_MAKING * self._deadline_seconds
         )
 
     async def wrap(self, handle: str, dek: bytes, aad: bytes) -> bytes:
@@ -195,11 +223,8 @@ class Pkcs11Custody:
             derived.destroy()
 
     def _make(self, label: str, algorithm: str) -> Made:
-        handle = f"{label}#{algorithm.replace(':', '-')}"
-        session = self._open()
-        if any(True for _ in session.get_objects({Attribute.LABEL: handle})):
-            raise KeyExistsError(handle)
-        key_id = hashlib.sha256(handle.encode()).digest()[:16]
+        handle = handle_of(label, algorithm)
+        session, key_id = self._fresh(handle)
         flags = pkcs11.MechanismFlag
         if algorithm == AES:
             session.generate_key(
@@ -234,6 +259,43 @@ class Pkcs11Custody:
                 label=handle,
             )
         return Made(algorithm, handle, self._public(handle))
+
+    def _adopt(self, label: str, key: PrivateKey) -> Made:
+        """Create both halves in the token, the private one with the same usage as one made there.
+
+        The key may have been elsewhere, so the token shows it as neither local nor always
+        sensitive.
+        """
+        algorithm = algorithm_of(key.public_key())
+        handle = handle_of(label, algorithm)
+        session, key_id = self._fresh(handle)
+        named = {Attribute.TOKEN: True, Attribute.LABEL: handle, Attribute.ID: key_id}
+        der = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        if isinstance(key, rsa.RSAPrivateKey):
+            flags = pkcs11.MechanismFlag
+            private = decode_rsa_private_key(der, capabilities=flags.DECRYPT)
+            spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
+            public = decode_rsa_public_key(spki, capabilities=flags.ENCRYPT)
+        else:
+            private = decode_ec_private_key(der) | {Attribute.DERIVE: True, Attribute.SIGN: False}
+            spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            public = decode_ec_public_key(spki)
+        try:
+            session.create_object(public | named)
+            session.create_object({**private, **named, Attribute.PRIVATE: True, **_KEPT})
+        except _REFUSED as error:
+            self._destroy(handle)
+            raise RefusedKeyError(
+                f"the token takes over no {algorithm} key: {type(error).__name__}"
+            ) from error
+        return Made(algorithm, handle, self._public(handle))
+
+    def _fresh(self, handle: str) -> tuple[pkcs11.Session, bytes]:
+        """The session and the id for a new key; `KeyExistsError` when there is one of the name."""
+        session = self._open()
+        if any(True for _ in session.get_objects({Attribute.LABEL: handle})):
+            raise KeyExistsError(handle)
+        return session, hashlib.sha256(handle.encode()).digest()[:16]
 
     def _public(self, handle: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
         key = self._find(handle, ObjectClass.PUBLIC_KEY)

@@ -10,22 +10,15 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from envelock_formats.canonical import Json, plain
-from envelock_formats.framing import b64
 from envelock_formats.keyid import KeyId, KeyPath
 from envelock_formats.request import Caller
 from envelock_kas.custody import AES, EC, RSA, Custody, Made
 from envelock_kas.errors import KeyExistsError, StaleError, TransitionError
-from envelock_kas.keys.registry import (
-    RECORD_TYPE,
-    TOPIC,
-    KeyVersion,
-    Material,
-    Standing,
-)
-from envelock_kas.keys.states import FOLLOWERS, UNWRAPS, WRAPS, State
+from envelock_kas.keys.foreign import MAX_LEGACY, ForeignKey
+from envelock_kas.keys.registry import RECORD_TYPE, KeyVersion, Standing
+from envelock_kas.keys.states import UNWRAPS, WRAPS, State
+from envelock_kas.keys.transitions import Change, fields, material, moved, target
 from envelock_kas.ledger import Ledger
 from envelock_kas.projection import Projection
 from envelock_kas.records import Origin, Scribe
@@ -33,7 +26,6 @@ from envelock_ledger.entry import Committed, Entry, Fenced, Once, Spent
 from envelock_ledger.errors import LedgerError
 
 Wraps: TypeAlias = Literal["offline", "online"]
-Change: TypeAlias = Literal["suspend", "resume", "destroy", "cancel"]
 VERSIONS_OF_A_RECORD = 50
 UNRECORDED_SECONDS = 3600
 MAX_PATHS = 10_000  # of a tenant, made by first use
@@ -75,8 +67,19 @@ class Keeping:
     algorithms: tuple[str, ...] = (EC, RSA)
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A version to be added: keys of *algorithms* that are made, or one that is taken over."""
+
+    op: str
+    path: KeyPath
+    wraps: Wraps
+    algorithms: Sequence[str] = ()
+    foreign: ForeignKey | None = None
+
+
 class Lifecycle:
-    """Makes, rotates, suspends and destroys keys."""
+    """Makes, takes over, rotates, suspends and destroys keys."""
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class Lifecycle:
         self._keeping = keeping
         self._clock = clock
         self._entropy = entropy
+        self._fresh = keeping.custodies[keeping.fresh]
         self._unrecorded: dict[str, float] = {}  # handles made here, and when
 
     async def ensure(self, path: KeyPath, wraps: Wraps, actor: Actor) -> Standing:
@@ -139,17 +143,38 @@ class Lifecycle:
         if newest is not None and newest.state is not State.ACTIVE:
             raise TransitionError(f"{path} is {newest.state}: resume it, or cancel its destruction")
         self._require_wraps(path, wraps)
-        made = [
-            self._scope(
-                above, wraps if above == path.ancestors[-1] and above.ancestors else "offline"
-            )
-            for above in path.ancestors
-            if registry.newest(above) is None
-        ]
+        beside = self._above(path, wraps)
         if newest is not None:
-            made.append(_moved(newest, State.DEPRECATED))
-        algorithms = algorithms or self._keeping.algorithms
-        return await self._add("create", path, wraps, algorithms, made, actor)
+            beside.append(moved(newest, State.DEPRECATED))
+        plan = _Plan("create", path, wraps, algorithms or self._keeping.algorithms)
+        return await self._add(plan, beside, actor)
+
+    async def take_over(self, path: KeyPath, key: ForeignKey, actor: Actor) -> Changed:
+        """Make a key of another KAS the next version of *path*: it opens what that KAS sealed.
+
+        Its path is for keys that open: nothing new is sealed under it before it is rotated, unless
+        the key was imported as active.
+
+        Raises:
+            KeyExistsError: A key with that foreign key id was imported before.
+            TransitionError: The path seals new data, is shut, or wraps in the other way; or the
+                tenant has as many keys for files that name none as may be tried.
+        """
+        registry = self._projection.registry
+        if (known := registry.imported(key.kid)) is not None:
+            raise KeyExistsError(f"key id {key.kid!r} was imported before, as {known}")
+        if key.legacy and len(registry.legacy(path.tenant)) >= MAX_LEGACY:
+            raise TransitionError(f"{path.tenant} has {MAX_LEGACY} legacy keys: no more are tried")
+        self._require_wraps(path, "offline")
+        newest = registry.newest(path)
+        if newest is not None and newest.keys and newest.state is State.ACTIVE:
+            raise TransitionError(f"{path} seals new data: import to a path of its own")
+        if newest is not None and newest.state not in UNWRAPS:
+            raise TransitionError(f"{path} is {newest.state}: resume it, or cancel its destruction")
+        beside = self._above(path, "offline")
+        if newest is not None and newest.state is State.ACTIVE:
+            beside.append(moved(newest, State.DEPRECATED))
+        return await self._add(_Plan("import", path, "offline", foreign=key), beside, actor)
 
     async def rotate(self, path: KeyPath, actor: Actor, algorithms: Sequence[str] = ()) -> Changed:
         """Make a new active version; the former one still opens what it wrapped.
@@ -160,15 +185,18 @@ class Lifecycle:
             algorithms: As in `create`; those of the former version when empty.
 
         Raises:
-            TransitionError: The path has no active version.
+            TransitionError: The path has no active version, nor an imported one that opens.
         """
         newest = self._projection.registry.newest(path)
-        if newest is None or newest.state is not State.ACTIVE:
+        opens = newest is not None and newest.kid is not None and newest.state in UNWRAPS
+        if newest is None or not (newest.state is State.ACTIVE or opens):
             state = "does not exist" if newest is None else f"is {newest.state}"
             raise TransitionError(f"{path} {state}: only an active key is rotated")
         algorithms = algorithms or [key.alg for key in newest.keys] or self._keeping.algorithms
-        deprecated = [_moved(newest, State.DEPRECATED)]
-        return await self._add("rotate", path, newest.wraps, algorithms, deprecated, actor)
+        active = newest.state is State.ACTIVE
+        deprecated = [moved(newest, State.DEPRECATED)] if active else []
+        plan = _Plan("rotate", path, newest.wraps, algorithms)
+        return await self._add(plan, deprecated, actor)
 
     async def change(self, path: KeyPath, change: Change, *, below: bool, actor: Actor) -> Changed:
         """Suspend, resume, schedule the destruction of, or save from it, every version of *path*.
@@ -180,29 +208,29 @@ class Lifecycle:
         children = [
             child
             for child in registry.below(path)
-            if any(_target(version, change, 0) for version in registry.versions(child))
+            if any(target(version, change, 0) for version in registry.versions(child))
         ]
         if children and not below:
             listed = ", ".join(str(child) for child in children[:5])
             raise TransitionError(f"keys lie below {path}: {listed}; say so with --below")
         paths = [path, *children]
         now = int(self._clock()) + self._keeping.grace_seconds
-        moved = [
-            target
+        versions = [
+            changed
             for found in paths
             for version in registry.versions(found)
-            if (target := _target(version, change, now)) is not None
+            if (changed := target(version, change, now)) is not None
         ]
-        if not moved:
+        if not versions:
             raise TransitionError(f"{path}: nothing to {change}")
-        return await self._commit(change, moved, {}, (), actor)
+        return await self._commit(change, versions, {}, (), actor)
 
     async def sweep(self, actor: Actor) -> Changed | None:
         """Destroy what is due: first the record, then the material."""
         await self._projection.catch_up()
         now = int(self._clock())
         due = [
-            msgspec.structs.replace(_moved(version, State.DESTROYED), was=(), destroy_at=None)
+            msgspec.structs.replace(moved(version, State.DESTROYED), was=(), destroy_at=None)
             for version in self._projection.registry.every()
             if version.state is State.PENDING_DESTRUCTION and (version.destroy_at or 0) <= now
         ]
@@ -224,10 +252,9 @@ class Lifecycle:
         self._unrecorded = {
             handle: made for handle, made in self._unrecorded.items() if handle not in recorded
         }
-        custody = self._keeping.custodies[self._keeping.fresh]
         for handle, made in list(self._unrecorded.items()):
             if now - made > UNRECORDED_SECONDS:
-                await custody.destroy(handle)
+                await self._fresh.destroy(handle)
                 del self._unrecorded[handle]
 
     async def _destroy_material(self) -> None:
@@ -240,41 +267,43 @@ class Lifecycle:
                         if key.handle in existing:
                             await custody.destroy(key.handle)
 
-    async def _add(
-        self,
-        op: str,
-        path: KeyPath,
-        wraps: Wraps,
-        algorithms: Sequence[str],
-        beside: Sequence[KeyVersion],
-        actor: Actor,
-    ) -> Changed:
-        """Make material for the next version of *path* and record it, with what changes beside."""
-        registry = self._projection.registry
+    async def _add(self, plan: "_Plan", beside: Sequence[KeyVersion], actor: Actor) -> Changed:
+        """Make material for the next version of a path and record it, with what changes beside."""
+        registry, path = self._projection.registry, plan.path
         self._require_open_above(path)
         fences = registry.fences(path)  # of this judgement: making a key takes its time
         key_id = KeyId(path, len(registry.versions(path)) + 1)
-        custody = self._keeping.custodies[self._keeping.fresh]
-        label = f"{self._keeping.log}~{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
-        made = await custody.make(label, (AES,) if wraps == "online" else algorithms)
+        made = await self._material(key_id, plan)
         self._unrecorded |= {key.handle: self._clock() for key in made}
+        foreign = plan.foreign
         version = KeyVersion(
             path=path.text,
             version=key_id.version,
             number=1,
-            state=State.ACTIVE,
-            wraps=wraps,
+            state=State.ACTIVE if foreign is None or foreign.active else State.DEPRECATED,
+            wraps=plan.wraps,
             custody=self._keeping.fresh,
-            keys=tuple(_material(key) for key in made),
+            keys=tuple(material(key) for key in made),
+            kid=foreign.kid if foreign is not None else None,
+            legacy=foreign is not None and foreign.legacy,
         )
         fresh = [found for found in (*beside, version) if found.number == 1]
         once = tuple(Once(f"create:{found.id}", None, None) for found in fresh)
+        if foreign is not None:
+            once = (*once, Once(f"import:{foreign.kid}", None, None))
         try:
-            return await self._commit(op, [*beside, version], fences, once, actor)
+            return await self._commit(plan.op, [*beside, version], fences, once, actor)
         except StaleError as error:
             for key in made:
-                await custody.destroy(key.handle)
+                await self._fresh.destroy(key.handle)
             raise KeyExistsError(f"{key_id} was made by somebody else") from error
+
+    async def _material(self, key_id: KeyId, plan: "_Plan") -> Sequence[Made]:
+        custody = self._fresh
+        label = f"{self._keeping.log}~{key_id}@{self._entropy(_LABEL_BYTES).hex()}"
+        if plan.foreign is not None:
+            return [await custody.adopt(label, plan.foreign.private)]
+        return await custody.make(label, (AES,) if plan.wraps == "online" else plan.algorithms)
 
     async def _commit(
         self,
@@ -292,7 +321,7 @@ class Lifecycle:
             relied_on = {**actor.judged, **fences}
             expected = {name: number for name, number in relied_on.items() if name not in moves}
             body, openings = self._scribe.write(
-                RECORD_TYPE, part[0].id.tenant, actor.origin, actor.caller, _fields(op, part, moves)
+                RECORD_TYPE, part[0].id.tenant, actor.origin, actor.caller, fields(op, part, moves)
             )
             entry = Entry(body, openings, (*once, *actor.proof) if start == 0 else (), expected)
             match (await self._ledger.append([entry]))[0]:
@@ -343,6 +372,16 @@ class Lifecycle:
             if newest is not None and newest.state not in UNWRAPS:
                 raise TransitionError(f"{above} is {newest.state}: no key is made below it")
 
+    def _above(self, path: KeyPath, wraps: Wraps) -> list[KeyVersion]:
+        """The versions that have to be made above *path*: they hold no keys."""
+        return [
+            self._scope(
+                above, wraps if above == path.ancestors[-1] and above.ancestors else "offline"
+            )
+            for above in path.ancestors
+            if self._projection.registry.newest(above) is None
+        ]
+
     def _scope(self, path: KeyPath, wraps: Wraps) -> KeyVersion:
         return KeyVersion(
             path=path.text,
@@ -352,37 +391,3 @@ class Lifecycle:
             wraps=wraps,
             custody=self._keeping.fresh,
         )
-
-
-def _moved(version: KeyVersion, state: State) -> KeyVersion:
-    if state not in FOLLOWERS[version.state]:
-        raise TransitionError(f"{version.id} is {version.state}: it cannot become {state}")
-    return msgspec.structs.replace(version, number=version.number + 1, state=state)
-
-
-def _target(version: KeyVersion, change: Change, destroy_at: int) -> KeyVersion | None:
-    """What *change* makes of one version; None when it does not apply to it."""
-    aside = (State.SUSPENDED, State.PENDING_DESTRUCTION, State.DESTROYED)
-    match change, version.state:
-        case "suspend", state if state not in aside:
-            moved = _moved(version, State.SUSPENDED)
-            return msgspec.structs.replace(moved, was=(*version.was, state))
-        case "destroy", state if state not in aside[1:]:
-            moved = _moved(version, State.PENDING_DESTRUCTION)
-            return msgspec.structs.replace(moved, was=(*version.was, state), destroy_at=destroy_at)
-        case ("resume", State.SUSPENDED) | ("cancel", State.PENDING_DESTRUCTION):
-            moved = _moved(version, version.was[-1])
-            return msgspec.structs.replace(moved, was=version.was[:-1], destroy_at=None)
-        case _:
-            return None
-
-
-def _material(made: Made) -> Material:
-    if made.public is None:
-        return Material(made.algorithm, made.handle)
-    der = made.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return Material(made.algorithm, made.handle, b64(der))
-
-
-def _fields(op: str, versions: Sequence[KeyVersion], moves: Mapping[str, int]) -> dict[str, Json]:
-    return {"keys": plain(versions), "moves": dict(moves), "op": op, "topic": TOPIC}

@@ -44,6 +44,9 @@ class KeyVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     A version without `keys` protects nothing by itself: it stands for its path, so that a tenant or
     a dataset can be suspended whose keys all lie below. `was` holds the states that a suspension or
     a scheduled destruction set aside, the latest last; `destroy_at` is in unix seconds.
+
+    `kid` is what files name the key by when it was taken over from another KAS; `legacy` says that
+    it is tried for files that name none.
     """
 
     path: str
@@ -55,6 +58,8 @@ class KeyVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     keys: tuple[Material, ...] = ()
     was: tuple[State, ...] = ()
     destroy_at: int | None = None
+    kid: str | None = None
+    legacy: bool = False
 
     @property
     def id(self) -> KeyId:
@@ -92,6 +97,7 @@ class Registry:
         self._by_tenant: dict[str, list[KeyPath]] = {}  # in order
         self._introduced: dict[KeyId, int] = {}
         self._public: set[str] = set()
+        self._imported: dict[str, KeyId] = {}  # by the key id of the KAS that they came from
         self._standings: dict[tuple[KeyId, frozenset[State]], Standing] = {}
         self.next_index = 0  # first ledger index that was not read yet
 
@@ -112,6 +118,8 @@ class Registry:
             before = known[version.version].number if version.version in known else 0
             if version.number != before + 1:
                 raise RegistryError(f"record {index}: {version.id} has a gap in its records")
+            if version.kid and self._imported.setdefault(version.kid, version.id) != version.id:
+                raise RegistryError(f"record {index}: {version.kid!r} was imported before")
             known[version.version] = version
             self._introduced.setdefault(version.id, index)
             self._public.update(key.public for key in version.keys if key.public)
@@ -120,6 +128,22 @@ class Registry:
     def get(self, key_id: KeyId) -> KeyVersion | None:
         """The version, if it is known."""
         return self._paths.get(key_id.path.text, {}).get(key_id.version)
+
+    def imported(self, kid: str) -> KeyId | None:
+        """The version that was taken over from another KAS, which named it *kid*."""
+        return self._imported.get(kid)
+
+    def legacy(self, tenant: str | None = None) -> tuple[KeyVersion, ...]:
+        """The keys that files may mean that name none, the newest first; of *tenant*, or all."""
+        found = (self.get(key_id) for key_id in reversed(self._imported.values()))
+        return tuple(
+            version
+            for version in found
+            if version is not None
+            and version.legacy
+            and version.state is not State.DESTROYED
+            and tenant in {None, version.id.tenant}
+        )
 
     def versions(self, path: KeyPath) -> tuple[KeyVersion, ...]:
         """All versions of *path*, the oldest first."""

@@ -1,0 +1,134 @@
+"""Keys of other key access servers: what files name them by, and which version that means.
+
+A *foreign* key id is whatever the other KAS called its key, such as `r1`. It is imported once in a
+deployment, so it means one version. Files of before key ids name none, or the empty one: those may
+mean any key that was imported as *legacy*, and each of them gets one attempt.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from envelock_formats.errors import FormatError, UnsupportedAlgorithmError
+from envelock_formats.keyid import KeyId, KeyIdError
+from envelock_formats.tdf.keyaccess import KeyAccess
+from envelock_formats.tdf.policy import Policy
+from envelock_formats.wrap import algorithm_of, algorithm_of_wrap
+from envelock_kas.asked import KeyIds
+from envelock_kas.custody import ALGORITHMS, PrivateKey
+from envelock_kas.projection import Projection
+
+MAX_LEGACY = 8  # of a tenant: so many attempts may one key access object cost
+T = TypeVar("T")
+_FOREIGN = re.compile(r"[!-~]{1,100}\Z")
+
+
+class UnknownKeyError(KeyIdError):
+    """A key access object names no key that is known here, as far as this worker has read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A key that is taken over.
+
+    Args:
+        kid: What files name it by: 1 to 100 visible ASCII characters, and not of the form of the
+            key ids that are made here, which never mean another key.
+        private: The key.
+        legacy: Whether it is tried for files that name no key.
+        active: Whether new data is sealed under it, too.
+    """
+
+    kid: str
+    private: PrivateKey = field(repr=False)
+    legacy: bool = False
+    active: bool = False
+
+    def __post_init__(self) -> None:
+        if not _FOREIGN.match(self.kid):
+            raise KeyIdError("a foreign key id is 1 to 100 visible ASCII characters")
+        if _is_own(self.kid):
+            raise KeyIdError(f"key id {self.kid!r} is of the form of the key ids made here")
+
+
+def read_private_key(der: bytes) -> PrivateKey:
+    """Read a private key as PKCS#8 or in its traditional form, in DER.
+
+    Raises:
+        FormatError: Not a private key, or one that is locked with a passphrase.
+        UnsupportedAlgorithmError: Not a kind of key that is kept here.
+    """
+    try:
+        key = load_der_private_key(der, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise FormatError("not a private key in DER without a passphrase") from error
+    if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        algorithm = algorithm_of(key.public_key())
+        if algorithm in ALGORITHMS:
+            return key
+    raise UnsupportedAlgorithmError(f"only keys for {', '.join(ALGORITHMS[1:])} are imported")
+
+
+async def with_known_keys(
+    projection: Projection,
+    catch_up: Callable[[], Awaitable[None]],
+    read: Callable[[KeyIds], T],
+) -> T:
+    """*read* with what key ids mean here; what names an unknown one is read again after *catch_up*.
+
+    Raises:
+        FormatError: As *read* does.
+    """
+    known = partial(key_ids, projection)
+    try:
+        return read(known)
+    except UnknownKeyError:
+        await catch_up()
+    return read(known)
+
+
+def key_ids(projection: Projection, access: KeyAccess, policy: Policy) -> tuple[KeyId, ...]:
+    """The versions that a key access object may mean: one, or several that get one attempt each.
+
+    Raises:
+        KeyIdError: It names no key that is known, or a form of wrap that no legacy key opens, or
+            keys of several tenants may be meant.
+    """
+    if not (kid := access.kid or ""):
+        return _unnamed(projection, access, policy)
+    if _is_own(kid):
+        return (KeyId.parse(kid),)
+    if (found := projection.registry.imported(kid)) is None:
+        raise UnknownKeyError(f"key id {kid[:100]!r}: neither path:vN nor an imported one")
+    return (found,)
+
+
+def _unnamed(projection: Projection, access: KeyAccess, policy: Policy) -> tuple[KeyId, ...]:
+    try:
+        algorithm = algorithm_of_wrap(access)
+    except UnsupportedAlgorithmError as error:
+        raise KeyIdError("a key access object names no key") from error
+    fitting = [
+        version.id for version in projection.registry.legacy() if version.material(algorithm)
+    ]
+    if len({key_id.tenant for key_id in fitting}) > 1:
+        # Whose file it is, its attributes say; nobody is asked for keys of another tenant.
+        owners = {projection.owner_of(namespace) for namespace in policy.namespaces}
+        fitting = [key_id for key_id in fitting if owners == {key_id.tenant}]
+    if not fitting:
+        raise UnknownKeyError("a key access object names no key")
+    return tuple(fitting)
+
+
+def _is_own(kid: str) -> bool:
+    try:
+        KeyId.parse(kid)
+    except KeyIdError:
+        return False
+    return True
