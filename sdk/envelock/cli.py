@@ -26,6 +26,7 @@ SUMMARIES = {
     "decrypt": "Open a sealed file, if its policy permits.",
     "rebind": "Give a sealed file another policy, without opening it.",
     "inspect": "Show what a sealed file says of itself.",
+    "doctor": "Say what is wrong with a sealed file, and who refuses it.",
     "keys": "List, rotate, suspend and destroy keys.",
     "policy": "Try policy bundles before they are in force.",
     "ledger": "Verify, read and copy the ledger.",
@@ -33,7 +34,7 @@ SUMMARIES = {
     "bench": "Measure this machine: releases, appends, decisions, files.",
     "demo": "The whole story on this machine, in ten steps.",
 }
-OWN = ("login", "encrypt", "decrypt", "rebind", "inspect", "bench")
+OWN = ("login", "encrypt", "decrypt", "rebind", "inspect", "doctor", "bench")
 BANNER = """\
 envelock seals files whose keys are released by policy, and never without a record.
 

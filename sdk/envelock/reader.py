@@ -61,8 +61,7 @@ class SealedFile:
         """
         opened = random_access(source)
         try:
-            found = cls._parse(opened, legacy=legacy, demands=demands)
-            found.demands.require_present(found.manifest)
+            found = cls.over(opened, legacy=legacy, demands=demands)
         except BaseException as error:
             opened.close()
             if isinstance(error, formats.FormatError):
@@ -71,7 +70,14 @@ class SealedFile:
         return found
 
     @classmethod
-    def _parse(cls, source: RandomAccess, *, legacy: bool, demands: Demands | None) -> Self:
+    def over(
+        cls, source: RandomAccess, *, legacy: bool = False, demands: Demands | None = None
+    ) -> Self:
+        """As `open`, of bytes that are open already, which the file then owns.
+
+        Raises:
+            FormatError: Of the formats, not yet the consumer's.
+        """
         if not source.size:
             hint = "a file object is read from its position; seek(0) first"
             raise FormatError("no bytes where a sealed file was expected", hint=hint)
@@ -80,7 +86,9 @@ class SealedFile:
         # SECURITY: sizes are not signed; any other sum would map offsets to wrong segments.
         if manifest.payload_size != found.payload_size:
             raise formats.IntegrityError("tampered: segments do not add up to the payload")
-        return cls(source, found.payload_offset, manifest, demands)
+        made = cls(source, found.payload_offset, manifest, demands)
+        made.demands.require_present(manifest)
+        return made
 
     @property
     def policy_text(self) -> str:

@@ -33,6 +33,7 @@ MAX_ASSERTIONS = 256  # in one file
 MIN_SECRET_SIZE = 32  # bytes of a secret for HS256
 _MAX_TEXT = 4096  # characters of an id, format or schema
 _HEADER_NAMES = frozenset({"alg", "typ", "cty", "kid", "jwk", "x5c", "x5t", "x5t#S256"})
+_KEYS = frozenset({"jwk", "x5c"})
 _HS256: Final = "HS256"
 
 SigningKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | bytes
@@ -108,6 +109,13 @@ class StatedAssertion:
     algorithm: str  # of its signature, as the header states it; empty when that cannot be read
     members: Mapping[str, Json] = field(repr=False)  # all but the binding
     signature: str | None = field(repr=False)  # compact JWS; None when it is bound by nothing
+    brings_key: bool = False  # in its header, where nobody should look for one
+
+    @property
+    def value_is_object(self) -> bool:
+        """Whether the statement's value is a JSON object, as in old files."""
+        statement = self.members.get("statement")
+        return isinstance(statement, dict) and isinstance(statement.get("value"), dict)
 
 
 class _Claims(msgspec.Struct, frozen=True):
@@ -170,7 +178,7 @@ def read_assertion(value: object) -> StatedAssertion:
         raise FormatError("assertion has no id, or one that is too long")
     if wire.binding is not None and wire.binding.method.lower() not in {"", "jws"}:
         raise FormatError("assertion is bound by another method than a JWS")
-    said = wire.statement.value
+    said, header = wire.statement.value, _stated_header(wire.binding)
     signature = wire.binding.signature if wire.binding is not None else None
     return StatedAssertion(
         id=wire.id,
@@ -182,7 +190,8 @@ def read_assertion(value: object) -> StatedAssertion:
             wire.statement.schema,
             said if isinstance(said, str) else _compact(said),
         ),
-        algorithm=_stated_algorithm(signature),
+        algorithm=str(header.get("alg", "")),
+        brings_key=not _KEYS.isdisjoint(header),
         members={name: member for name, member in value.items() if name != "binding"},
         signature=signature,
     )
@@ -258,11 +267,12 @@ def _header(text: str) -> dict[str, Json]:
     return header
 
 
-def _stated_algorithm(signature: str | None) -> str:
+def _stated_header(binding: _Binding | None) -> dict[str, Json]:
+    """The header of a signature; empty when it cannot be read."""
     try:
-        return str(_header((signature or "").partition(".")[0])["alg"])
+        return _header(binding.signature.partition(".")[0]) if binding is not None else {}
     except FormatError:
-        return ""
+        return {}
 
 
 def _verify_signature(token: _Token, key: VerifyingKey) -> None:
