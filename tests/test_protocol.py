@@ -18,6 +18,8 @@ SERVERS = (
     "kas/envelock_kas/http.py",
     "kas/envelock_kas/operators.py",
     "kas/envelock_kas/opentdf/access.py",
+    "kas/envelock_kas/opentdf/attributes.py",
+    "kas/envelock_kas/opentdf/authorization.py",
     "kas/envelock_kas/opentdf/discovery.py",
     "pdp/envelock_pdp/http.py",
 )

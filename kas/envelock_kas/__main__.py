@@ -21,12 +21,14 @@ from aiohttp import web
 
 from envelock_formats.canonical import Json
 from envelock_kas.authzen import AuthzenClient
+from envelock_kas.catalogue import PdpCatalogue
 from envelock_kas.custody import Custody
 from envelock_kas.custody.local import LocalCustody
 from envelock_kas.keys.registry import RegistryError
 from envelock_kas.opentdf.settings import OpenTdfSettings
 from envelock_kas.pdp_keys import PinnedKeys
 from envelock_kas.pdp_probe import PdpProbe
+from envelock_kas.pdp_socket import PdpSocket
 from envelock_kas.settings import (
     CustodySettings,
     KasSettings,
@@ -116,8 +118,8 @@ async def _parts(
     stack.callback(pdp_socket.close)
     pdp = AuthzenClient(pdp_socket.text, settings.id)
     stack.push_async_callback(pdp.aclose)
-    probe = PdpProbe(pdp_socket.text)
-    stack.push_async_callback(probe.aclose)
+    beside = PdpSocket(pdp_socket.text)
+    stack.push_async_callback(beside.aclose)
     scheme = "https" if settings.tls_cert_file else "http"
     origins = [settings.url.rstrip("/"), f"{scheme}://{address}"]
     tokens = TokenVerifier(callers, time.time, time.monotonic)
@@ -135,7 +137,8 @@ async def _parts(
         clock=time.time,
         entropy=os.urandom,
         subject_secret=_secret(data / settings.subject_key_file),
-        probes=Probes(pdp=probe, issuer=tokens.require_keys),
+        catalogue=PdpCatalogue(beside),
+        probes=Probes(pdp=PdpProbe(beside), issuer=tokens.require_keys),
         opentdf=section(data / FILE, "opentdf", OpenTdfSettings),
     )
 

@@ -19,12 +19,13 @@ class Naming:
     clock: Callable[[], float]
     secret: bytes = field(repr=False)
 
-    def path(self, tenant: str, dataset: str) -> KeyPath:
+    def path(self, tenant: str, dataset: str, domain: str = "") -> KeyPath:
         """The path of an object that *tenant* seals now.
 
         Raises:
-            KeyIdError: The dataset has characters that a path may not have.
+            KeyIdError: Dataset or domain have characters that a path may not have, or the template
+                needs a domain and there is none.
         """
         pseudonyms = digest("envelock/pseudonym/v1", self.secret, tenant.encode())
-        values = {"tenant": tenant, "dataset": dataset}
+        values = {"tenant": tenant, "dataset": dataset, "domain": domain}
         return render(self.template, values, now=self.clock(), pseudonym_key=pseudonyms)

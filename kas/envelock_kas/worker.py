@@ -11,6 +11,7 @@ from aiohttp import web
 
 from envelock_formats.canonical import Json
 from envelock_kas.admin import Administration
+from envelock_kas.catalogue import Catalogue
 from envelock_kas.custody import Custody
 from envelock_kas.decisions import Decisions, PdpKeys
 from envelock_kas.errors import KasError
@@ -59,6 +60,7 @@ class Parts:
     custody: str  # the one that new keys are made in
     grace_seconds: int
     configuration: Mapping[str, Json]
+    catalogue: Catalogue
     clock: Callable[[], float]
     entropy: Callable[[int], bytes]
     subject_secret: bytes = field(repr=False)
@@ -104,7 +106,9 @@ class Worker:
         )
         self.surface = self._surface(parts)
         operators = Operators(self.surface, self.lifecycle)
-        opentdf = OpenTdf(self.surface, settings, parts.opentdf, parts.configuration)
+        opentdf = OpenTdf(
+            self.surface, settings, parts.opentdf, parts.configuration, parts.catalogue
+        )
         self.app: web.Application = application(
             self.surface,
             (operators.routes, opentdf.routes),

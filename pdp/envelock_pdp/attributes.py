@@ -22,13 +22,27 @@ Grant: TypeAlias = Callable[[Mapping[str, object]], bool]
 
 
 @dataclass(frozen=True, slots=True)
+class KeyScope:
+    """Which key objects are sealed under that ask for an attribute: fields of the key template."""
+
+    dataset: str
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
-    """One attribute; *values* from the highest down when *rule* is `hierarchy`."""
+    """One attribute; *values* from the highest down when *rule* is `hierarchy`.
+
+    *keys* are those of single values, *key* that of all others; clients that seal look there, and
+    nothing is decided by it.
+    """
 
     namespace: str
     name: str
     rule: Combination
     values: tuple[str, ...]
+    key: KeyScope | None = None
+    keys: Mapping[str, KeyScope] = field(default_factory=dict)
 
     @property
     def fqn(self) -> str:

@@ -3,7 +3,7 @@
 | file              | content                                                                    |
 |-------------------|----------------------------------------------------------------------------|
 | `bundle.toml`     | `tenant`, `namespaces`, `contact`, `rules` (`required` or `optional`), `sharing` (home tenants admitted) |
-| `attributes.json` | list of `{namespace?, name, rule: allOf/anyOf/hierarchy, values}`; without `namespace` the bundle's only one is meant |
+| `attributes.json` | list of `{namespace?, name, rule: allOf/anyOf/hierarchy, values, key?, keys?}`; without `namespace` the bundle's only one is meant |
 | `mappings.json`   | list of `{claim: "$.path", operator: in/not_in/contains, values, grants: FQN or NAMESPACE/NAME=VALUE}` |
 | `rules/*.json`    | rules, see `rules`                                                         |
 | `cases/*.json`    | see `cases`                                                                |
@@ -31,6 +31,7 @@ from envelock_pdp.attributes import (
     AttributeSet,
     Combination,
     Definition,
+    KeyScope,
     Operator,
     SubjectMapping,
     attribute_set,
@@ -65,11 +66,18 @@ class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sharing: tuple[str, ...] = ()
 
 
+class _KeyScope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    dataset: str
+    domain: str = ""
+
+
 class _Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     rule: Combination
     values: tuple[str, ...]
     namespace: str | None = None
+    key: _KeyScope | None = None
+    keys: dict[str, _KeyScope] = {}
 
 
 class _Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -193,7 +201,12 @@ def _definition(where: str, item: _Definition, namespaces: tuple[str, ...]) -> D
         raise BundleError(f"{where}/namespace", f"{namespace} is not a namespace of this bundle")
     if item.name in RESOURCE_NAMES:
         raise BundleError(f"{where}/name", f"{item.name} is taken: rules see it as $.{item.name}")
-    definition = Definition(namespace, item.name, item.rule, item.values)
+    for value in item.keys:
+        if value not in item.values:
+            raise BundleError(f"{where}/keys/{value}", "is none of the values")
+    key = None if item.key is None else _scope(f"{where}/key", item.key)
+    keys = {value: _scope(f"{where}/keys/{value}", scope) for value, scope in item.keys.items()}
+    definition = Definition(namespace, item.name, item.rule, item.values, key, keys)
     try:
         values = set(definition.all_values)
     except FormatError as error:
@@ -201,6 +214,18 @@ def _definition(where: str, item: _Definition, namespaces: tuple[str, ...]) -> D
     if not values or len(values) != len(item.values):
         raise BundleError(f"{where}/values", "expected values, none of them repeated")
     return definition
+
+
+def _scope(where: str, item: _KeyScope) -> KeyScope:
+    """A key scope whose fields are each one part of a key path."""
+    for name, part in (("dataset", item.dataset), ("domain", item.domain or "none")):
+        try:
+            whole = KeyPath(part).text == KeyPath(part).tenant
+        except FormatError as error:
+            raise BundleError(f"{where}/{name}", str(error)) from error
+        if not whole:
+            raise BundleError(f"{where}/{name}", "must be one part of a key path")
+    return KeyScope(item.dataset, item.domain)
 
 
 def _mappings(

@@ -11,7 +11,7 @@ one decision is denied the second time, since a decision says one thing of an ob
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from envelock_formats.decision import (
@@ -81,6 +81,7 @@ class Verdict:
     rules: tuple[str, ...] = ()
     decision: int | None = None
     error: str | None = None
+    obligations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +304,8 @@ def _signable(question: Question, asker: Asker) -> bool:
 def _said(one: _Answered | Verdict) -> Verdict:
     if isinstance(one, Verdict):
         return one
-    return Verdict(one.outcome.permit, one.outcome.reason, one.outcome.rules)
+    outcome = one.outcome
+    return Verdict(outcome.permit, outcome.reason, outcome.rules, obligations=outcome.obligations)
 
 
 def _object(one: _Answered, call: _Call) -> DecidedObject:
@@ -335,4 +337,4 @@ def _groups(answered: Iterable[_Answered]) -> Iterator[list[_Answered]]:
 def _covered(verdict: Verdict, signed: str | None, place: int) -> Verdict:
     if signed is None:
         return Verdict(permit=False, reason="decision too large", error="too_large")
-    return Verdict(verdict.permit, verdict.reason, verdict.rules, decision=place)
+    return replace(verdict, decision=place)

@@ -8,9 +8,9 @@ bound token is verified and not spent: there is no ledger here, and a decision i
 whoever holds the token's key.
 
 Answer: `{"evaluations": [{"decision", "context": {"decision": place or null, "reason_admin"?,
-"rules"?, "error"?}}], "context": {"decisions": [JWS]}}`; for a single question `{"decision",
-"context": {"decisions"?, "reason_admin"?, "rules"?}}`. `error` is `{"status", "code"}` of what kept
-one question from being decided.
+"rules"?, "obligations"?, "error"?}}], "context": {"decisions": [JWS]}}`; for a single question
+`{"decision", "context": {"decisions"?, "reason_admin"?, "rules"?, "obligations"?}}`. `error` is
+`{"status", "code"}` of what kept one question from being decided.
 
 What a caller asks is bounded before it is read: each subject has a token bucket, and a call costs
 one, one more for each KiB and one for each question.
@@ -25,7 +25,7 @@ from aiohttp.typedefs import Middleware
 
 from envelock_formats.canonical import Json
 from envelock_formats.printable import printable
-from envelock_pdp import NotInForceError, QuestionError
+from envelock_pdp import NotInForceError, QuestionError, catalogue
 from envelock_pdp.askers import Callers, Tokens, bearer, verify_askers
 from envelock_pdp.attributes import Definition
 from envelock_pdp.decide import MAX_RULES, Asker, Decided, Decider, Verdict
@@ -107,6 +107,7 @@ def internal_application(surface: Surface) -> web.Application:
     app.router.add_get("/healthz", in_force)
     app.router.add_post(EVALUATION, evaluation)
     app.router.add_post(EVALUATIONS, evaluations)
+    catalogue.add_routes(app, surface.policies.of, surface.tokens)
     return app
 
 
@@ -220,6 +221,8 @@ def _told(verdict: Verdict, *, told: bool) -> dict[str, Json]:
     if told:
         context["reason_admin"] = {"en": verdict.reason}
         context["rules"] = list(verdict.rules[:MAX_RULES])
+        if verdict.obligations:
+            context["obligations"] = list(verdict.obligations)
     return context
 
 

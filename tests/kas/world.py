@@ -40,6 +40,7 @@ from envelock_formats.wire import (
 )
 from envelock_formats.wrap import ec_from_pem, open_answer, public_pem, wrap_ec
 from envelock_kas.admin import Announcement
+from envelock_kas.catalogue import Asked, DefinedAttribute, Said, Subject
 from envelock_kas.custody import Custody
 from envelock_kas.custody.local import LocalCustody
 from envelock_kas.errors import PdpUnavailableError
@@ -176,6 +177,28 @@ class ScriptedPdp:
             "cnf": decisions.Confirmation(caller.jkt),
         }
         return decisions.sign(decisions.Decision(**(claims | self.changes)), self.key, "pdp-1")
+
+
+class ScriptedCatalogue:
+    """What a PDP would tell of policies, as a test wants it; `None` where it does not answer."""
+
+    def __init__(self) -> None:
+        self.defined: list[DefinedAttribute] | None = [
+            DefinedAttribute("clinic.example", "clearance", "hierarchy", ("secret", "public"))
+        ]
+        self.epochs: list[int] = []  # under which it was asked
+
+    async def definitions(self, tenant: str, epoch: int) -> Sequence[DefinedAttribute]:
+        self.epochs.append(epoch)
+        if self.defined is None:
+            raise PdpUnavailableError("down")
+        return self.defined if tenant == "clinic" else []
+
+    async def holdings(self, tenant: str, subject: Subject) -> Sequence[str]:
+        raise PdpUnavailableError(f"no word on {subject.name} of {tenant}")
+
+    async def verdicts(self, asked: Sequence[Asked]) -> Sequence[Said]:
+        raise PdpUnavailableError(f"no word on {len(asked)} questions")
 
 
 def _new_policy(item: QuestionObject) -> str | None:
@@ -454,6 +477,7 @@ async def running_world(
         custody=used.name,
         grace_seconds=90 * 86_400,
         configuration={},
+        catalogue=ScriptedCatalogue(),
         clock=now,
         entropy=os.urandom,
         subject_secret=bytes(32),

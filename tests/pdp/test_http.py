@@ -89,7 +89,12 @@ class TestSigned:
 
         assert [one["context"] for one in answer["evaluations"]] == [
             {"decision": 0, "reason_admin": {"en": "entitlement: clearance"}, "rules": []},
-            {"decision": 1, "reason_admin": {"en": "rule: owing"}, "rules": ["owing"]},
+            {
+                "decision": 1,
+                "reason_admin": {"en": "rule: owing"},
+                "rules": ["owing"],
+                "obligations": ["log"],
+            },
         ]
         assert [one["decision"] for one in answer["evaluations"]] == [False, True]
 
@@ -316,7 +321,11 @@ class TestStated:
 
         assert answer == {
             "decision": True,
-            "context": {"reason_admin": {"en": "rule: owing"}, "rules": ["owing"]},
+            "context": {
+                "reason_admin": {"en": "rule: owing"},
+                "rules": ["owing"],
+                "obligations": ["log"],
+            },
         }
 
     async def test_the_body_cannot_speak_for_a_token(self, pdp):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from envelock_formats.wire import PublishedKey
+from envelock_kas.catalogue import KeyScope
 from envelock_kas.errors import TransitionError
 from envelock_kas.keys.lifecycle import Actor
 from envelock_kas.naming import DEFAULT_DATASET, Naming
@@ -16,6 +17,7 @@ from envelock_service.problem import Problem
 
 KNOWN_SECONDS = 60.0  # how long a key is told again without asking
 MAX_KNOWN = 1024
+DEFAULT_SCOPE = KeyScope(DEFAULT_DATASET)
 ENUM = {
     "rsa:2048": "ALGORITHM_RSA_2048",
     "rsa:4096": "ALGORITHM_RSA_4096",
@@ -56,7 +58,9 @@ class KasKeys:
     base_tenant: str
     kas_id: str  # a UUID, as clients expect one
     monotonic: Callable[[], float]
-    _known: dict[tuple[str, str, str], tuple[float, PublishedKey]] = field(default_factory=dict)
+    _known: dict[tuple[str, KeyScope, str], tuple[float, PublishedKey]] = field(
+        default_factory=dict
+    )
 
     def base(self) -> str | None:
         """The tenant whose key those get who name nobody; None where there is no such tenant."""
@@ -71,9 +75,13 @@ class KasKeys:
         return self.projection.registry.newest(path) is not None
 
     async def published(
-        self, tenant: str, origin: Origin, dataset: str = DEFAULT_DATASET, algorithm: str = ""
+        self,
+        tenant: str,
+        origin: Origin,
+        scope: KeyScope = DEFAULT_SCOPE,
+        algorithm: str = "",
     ) -> PublishedKey:
-        """The key that *tenant* seals *dataset* under now; a path's first is made on first use.
+        """The key that *tenant* seals under now in *scope*; a path's first is made on first use.
 
         Nobody stands behind the question, so the datasets are those that settings and policies
         name, never a caller's.
@@ -82,7 +90,7 @@ class KasKeys:
             Problem: 404 for an algorithm that there is no key of, 409 when nothing is sealed there.
             CustodyError, LedgerError: As their names say.
         """
-        name = (tenant, dataset, algorithm)
+        name = (tenant, scope, algorithm)
         now = self.monotonic()
         if (known := self._known.get(name)) is not None and now - known[0] < KNOWN_SECONDS:
             return known[1]
@@ -92,7 +100,7 @@ class KasKeys:
             raise Problem("conflict", "nothing is sealed there now")
         actor = Actor(origin, judged={fence: number})
         try:
-            path = self.naming.path(tenant, dataset)
+            path = self.naming.path(tenant, scope.dataset, scope.domain)
             found = await self.publisher.publish(path, algorithm, actor)
         except LookupError as error:
             raise Problem("not_found", f"no key for algorithm {algorithm[:40]!r}") from error

@@ -1,3 +1,4 @@
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
@@ -331,16 +332,28 @@ class Token(_message.Message):
     def __init__(self, ephemeral_id: _Optional[str] = ..., jwt: _Optional[str] = ...) -> None: ...
 
 class Entity(_message.Message):
-    __slots__ = ("ephemeral_id", "email_address", "user_name", "client_id")
+    __slots__ = ("ephemeral_id", "email_address", "user_name", "claims", "client_id", "category")
+    class Category(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CATEGORY_UNSPECIFIED: _ClassVar[Entity.Category]
+        CATEGORY_SUBJECT: _ClassVar[Entity.Category]
+        CATEGORY_ENVIRONMENT: _ClassVar[Entity.Category]
+    CATEGORY_UNSPECIFIED: Entity.Category
+    CATEGORY_SUBJECT: Entity.Category
+    CATEGORY_ENVIRONMENT: Entity.Category
     EPHEMERAL_ID_FIELD_NUMBER: _ClassVar[int]
     EMAIL_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     USER_NAME_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
     ephemeral_id: str
     email_address: str
     user_name: str
+    claims: _any_pb2.Any
     client_id: str
-    def __init__(self, ephemeral_id: _Optional[str] = ..., email_address: _Optional[str] = ..., user_name: _Optional[str] = ..., client_id: _Optional[str] = ...) -> None: ...
+    category: Entity.Category
+    def __init__(self, ephemeral_id: _Optional[str] = ..., email_address: _Optional[str] = ..., user_name: _Optional[str] = ..., claims: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., client_id: _Optional[str] = ..., category: _Optional[_Union[Entity.Category, str]] = ...) -> None: ...
 
 class EntityChain(_message.Message):
     __slots__ = ("ephemeral_id", "entities")

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from envelock_formats.canonical import Json
+from envelock_kas.catalogue import Catalogue
 from envelock_kas.http import Surface
 from envelock_kas.opentdf.access import Access
+from envelock_kas.opentdf.attributes import Attributes
+from envelock_kas.opentdf.authorizing import Authorization
 from envelock_kas.opentdf.discovery import Discovery, IssuerDocument
 from envelock_kas.opentdf.kaskeys import KasKeys
 from envelock_kas.opentdf.settings import OpenTdfSettings
@@ -28,6 +31,7 @@ class OpenTdf:
     kas: KasSettings
     settings: OpenTdfSettings
     static: Mapping[str, Json]
+    catalogue: Catalogue
 
     def routes(self, app: web.Application) -> None:
         """Add the routes, and one for every procedure that there is none for."""
@@ -43,6 +47,8 @@ class OpenTdf:
         issuer = IssuerDocument(str(self.static.get("platform_issuer", "")), time.monotonic)
         Access(surface, keys).routes(app)
         Discovery(surface, keys, self.static, issuer, (url,)).routes(app)
+        Attributes(surface, keys, self.catalogue).routes(app)
+        Authorization(surface, self.catalogue).routes(app)
         app.router.add_route("*", r"/{service:(?:[a-z0-9_]+\.)+[A-Z]\w*}/{method:\w+}", _unknown)
 
 
