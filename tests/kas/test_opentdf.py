@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from kas.served import REWRAP, Served, running_served
 
 from envelock_formats.framing import b64
@@ -173,6 +174,20 @@ class TestOlderForm:
         assert status == 400
         assert "desc = bad request" in json.loads(text)["message"]
 
+    @pytest.mark.parametrize("path", ["/v2/rewrap", "/kas/v2/rewrap"])
+    async def test_the_older_addresses_release_too(self, served: Served, path: str):
+        """JSON in and out; by the same steps, with a record."""
+        older, client, share = await self.body(served)
+        request = served.world.signed(served.person, older)
+        sent = json.dumps({"signedRequestToken": request.token}).encode()
+        status, text, _ = await served.call("POST", path, sent)
+        found = json.loads(text)
+        session = ec_from_pem(found["sessionPublicKey"])
+
+        assert status == 200
+        assert open_answer(base64.b64decode(found["entityWrappedKey"]), client, session) == share
+        assert len(await served.world.records("release")) == 1
+
     async def test_half_of_it_is_refused(self, served: Served):
         """A key without a policy asks for nothing."""
         older, _, _ = await self.body(served)
@@ -199,6 +214,28 @@ class TestPublicKey:
 
         assert found["kid"].startswith("clinic:records:")
         assert found["publicKey"].startswith("-----BEGIN PUBLIC KEY-----")
+
+    async def test_who_names_no_algorithm_gets_rsa(self, served: Served):
+        """Some clients can do nothing else, and would wrap to an EC key as if it were one."""
+        _, body, _ = await served.call("POST", PUBLIC_KEY, b"{}")
+        key = load_pem_public_key(json.loads(body)["publicKey"].encode())
+
+        assert isinstance(key, rsa.RSAPublicKey)
+
+    @pytest.mark.parametrize("base", ["", "/kas"])
+    async def test_the_older_addresses_give_keys_too(self, served: Served, base: str):
+        """The text alone, or with its id."""
+        async with ClientSession() as session:
+            async with session.get(f"{served.origin}{base}/kas_public_key") as answer:
+                text = await answer.json()
+            query = {"algorithm": "ec:secp256r1", "v": "2"}
+            async with session.get(
+                f"{served.origin}{base}/v2/kas_public_key", params=query
+            ) as answer:
+                found = await answer.json()
+
+        assert text.startswith("-----BEGIN PUBLIC KEY-----")
+        assert found["kid"].startswith("clinic:records:")
 
     async def test_version_1_leaves_the_key_id_out(self, served: Served):
         """As old clients want it."""

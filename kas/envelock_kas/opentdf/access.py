@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from envelock_formats import jose
 from envelock_formats.wire import PublishedKey, RewrapAnswer, RewrapRequest
+from envelock_kas.custody import RSA
 from envelock_kas.http import Surface, authenticate, published, token_of
 from envelock_kas.naming import DEFAULT_DATASET
 from envelock_kas.opentdf import opentdf_pb2 as pb
@@ -81,15 +82,31 @@ class Access:
         self._keys = keys
 
     def routes(self, app: web.Application) -> None:
-        """Add the routes."""
+        """Add the routes; older clients have the address of the KAS with `/kas` at its end."""
         PUBLIC_KEY.route(app, self.public_key)
         REWRAP.serve(app, self.rewrap)
+        for base in ("", "/kas"):
+            app.router.add_post(f"{base}/v2/rewrap", self.rewrap)
+            app.router.add_get(f"{base}/kas_public_key", self.older_public_key)
+            app.router.add_get(f"{base}/v2/kas_public_key", self.older_public_key)
 
     async def public_key(self, request: web.Request, asked: PublicKeyRequest) -> PublicKeyResponse:
-        """The key for new objects: of the caller's tenant, or the base key for who is nobody."""
-        found = await self._key(request, asked.algorithm)
+        """The key for new objects: of the caller's tenant, or the base key for who is nobody.
+
+        Clients that name no algorithm can do RSA only.
+        """
+        found = await self._key(request, asked.algorithm or RSA)
         text = _jwk(found) if asked.fmt == "jwk" else found.pem
         return PublicKeyResponse(text, "" if asked.v == "1" else found.kid)
+
+    async def older_public_key(self, request: web.Request) -> web.Response:
+        """`GET /kas_public_key?algorithm=&v=&fmt=`: without `v=2` the PEM text alone, in JSON."""
+        query = request.query
+        asked = PublicKeyRequest(query.get("algorithm", ""), query.get("fmt", ""))
+        found = await self.public_key(request, asked)
+        return web.json_response(
+            msgspec.to_builtins(found) if query.get("v") == "2" else found.publicKey
+        )
 
     async def _key(self, request: web.Request, algorithm: str) -> PublishedKey:
         surface = self._surface
