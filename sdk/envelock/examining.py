@@ -15,6 +15,7 @@ from envelock.shapes import (
     decoded,
     list_of,
     object_of,
+    optional_text,
     text_of,
     unknown_members,
 )
@@ -94,10 +95,10 @@ def sizes_of(integrity: Members) -> Iterator[tuple[int, int]]:
     )
     for segment in integrity["segments"]:
         size = _or(segment.get("segmentSize"), default)
-        sealed = segment.get("encryptedSegmentSize")
-        if sealed is None:
-            sealed = sealed_default if segment.get("segmentSize") is None else size + OVERHEAD
-            sealed = size + OVERHEAD if sealed is None else sealed
+        follows = size + OVERHEAD
+        if segment.get("segmentSize") is None and sealed_default is not None:
+            follows = sealed_default
+        sealed = _or(segment.get("encryptedSegmentSize"), follows)
         yield size, sealed
 
 
@@ -135,7 +136,7 @@ def _examine_encryption(encryption: Members, findings: Findings) -> None:
 
 def _examine_version(found: Members, findings: Findings) -> bool:
     """Note the version; whether hashes are text, as this reader takes it."""
-    version = found.get("schemaVersion", "")
+    version = optional_text(found, "schemaVersion")
     if version == SCHEMA_VERSION:
         return False
     if version not in LEGACY_VERSIONS:
@@ -194,10 +195,10 @@ def _examine_segments(
 def _examine_defaults(integrity: Members, findings: Findings) -> None:
     plain = integrity.get("segmentSizeDefault")
     sealed = integrity.get("encryptedSegmentSizeDefault")
+    if not isinstance(plain, int | None) or not isinstance(sealed, int | None):
+        raise ShapeError("segmentSizeDefault")
     if plain is None or sealed is None:
         findings.add("defaults-missing", "integrityInformation")
-    elif not isinstance(plain, int) or not isinstance(sealed, int):
-        raise ShapeError("segmentSizeDefault")
     elif sealed != plain + OVERHEAD:
         findings.add("defaults-differ", "integrityInformation")
 

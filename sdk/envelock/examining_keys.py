@@ -6,7 +6,15 @@ from typing import Any
 from envelock.addresses import origin
 from envelock.ailments import Findings
 from envelock.errors import ConfigError
-from envelock.shapes import Members, ShapeError, decoded, object_of, text_of, unknown_members
+from envelock.shapes import (
+    Members,
+    ShapeError,
+    decoded,
+    object_of,
+    optional_text,
+    text_of,
+    unknown_members,
+)
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import from_b64
 from envelock_formats.online import is_online
@@ -24,19 +32,19 @@ def examine_keys(keys: list[Any], findings: Findings) -> None:
     """Note what is wrong with key access objects."""
     if not keys:
         findings.add("key-access-none", "keyAccess")
-    places: set[tuple[object, object]] = set()
+    places: set[tuple[str, str]] = set()
     bad: dict[str, list[str]] = {}  # by split: the objects whose wraps are malformed, or empty
     for number, key in enumerate(keys):
         where = f"keyAccess {number}"
         if not isinstance(key, dict):
             raise ShapeError(where)
         unknown_members("keyAccess", key, where, findings)
-        place = (text_of(key, "url"), key.get("sid") or "")
+        place = (text_of(key, "url"), optional_text(key, "sid"))
         if place in places:
             findings.add("key-access-twice", where)
         places.add(place)
         _examine_key(key, where, findings)
-        bad.setdefault(str(place[1]), []).extend([where] if _is_bad_wrap(key) else [""])
+        bad.setdefault(place[1], []).extend([where] if _is_bad_wrap(key) else [""])
         _examine_binding(key.get("policyBinding"), where, findings)
     for wheres in bad.values():
         code = "key-access-wrap" if all(wheres) else "key-access-wrap-of-several"
@@ -47,7 +55,7 @@ def examine_keys(keys: list[Any], findings: Findings) -> None:
 
 
 def _examine_key(key: Members, where: str, findings: Findings) -> None:
-    kind = key.get("type")
+    kind = text_of(key, "type")
     if kind in _NEW_TYPES:
         findings.add("key-access-post-quantum", where)
     elif kind not in _PLAIN_TYPES:

@@ -19,7 +19,7 @@ def mended(found: Members, payload: int) -> tuple[Members, list[str]]:
     """A copy of a manifest with what can be filled in, and what that was, in words.
 
     Args:
-        found: Its members, which have exactly one reading.
+        found: Its members, which have exactly one reading, and the shape of a manifest.
         payload: Bytes of the payload.
     """
     made: Members = copy.deepcopy(found)
@@ -78,7 +78,7 @@ def _mended_binding(key: Members) -> str | None:
         key["policyBinding"] = {"alg": "HS256", "hash": binding}
         return "a bare policy binding is written as an object"
     if isinstance(binding, dict) and not binding.get("alg"):
-        named = binding.pop("algorithm", "") or "HS256"
+        named = binding.pop("algorithm", None) or "HS256"
         key["policyBinding"] = {"alg": named, **{k: v for k, v in binding.items() if k != "alg"}}
         return "the algorithm of a policy binding is written"
     return None

@@ -45,6 +45,11 @@ def text_of(parent: Members, name: str) -> str:
     return value
 
 
+def optional_text(parent: Members, name: str) -> str:
+    """The text *name*, empty when it is absent or null; `ShapeError` when it is something else."""
+    return "" if parent.get(name) is None else text_of(parent, name)
+
+
 def decoded(text: object) -> bytes:
     """The bytes that *text* is base64 of; none when it is no canonical base64."""
     try:
