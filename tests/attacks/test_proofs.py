@@ -208,10 +208,13 @@ async def test_a_proof_is_of_no_use_with_an_unbound_token(place: Place):
     token = place.known(place.template("access").claiming(cnf=...))
     url = f"{place.origin}{REWRAP}"
 
-    for scheme in ("DPoP", "Bearer"):
-        proof = place.holder.proof(url, token)
-        outcome = await proved(place, proof, scheme=scheme, token=token)
-        assert (outcome.status, outcome.words["reason"]) == (401, "invalid_token")
+    outcome = await proved(place, place.holder.proof(url, token), scheme="DPoP", token=token)
+    assert (outcome.status, outcome.words["reason"]) == (401, "invalid_token")
+
+    proofs = [place.holder.proof(url, token), Holder().proof(url, token), "x.y.z"]
+    told = [await proved(place, proof, scheme="Bearer", token=token) for proof in proofs]
+    alone = await proved(place, scheme="Bearer", token=token)
+    assert {(one.status, one.permitted) for one in told} == {(alone.status, alone.permitted)}
 
 
 async def test_a_proof_for_the_decision_point_is_none_here(place: Place):

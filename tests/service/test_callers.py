@@ -485,13 +485,16 @@ class TestProofs:
             with pytest.raises(Problem, match="invalid_token"):
                 await authenticate(authority, ("Authorization", f"Bearer {token}"), *given)
 
-    async def test_an_unbound_token_brings_no_proof(self, authority: Authority):
-        """A proof that binds nothing is a mistake, and refused."""
-        token = authority.token()
-        headers = Holder().headers(ORIGIN + PATH, token)
+    async def test_a_proof_beside_an_unbound_token_proves_nothing(self, authority: Authority):
+        """The caller is the token's bearer, as without it; the scheme DPoP promises more."""
+        token, holder = authority.token(), Holder()
+        proof = ("DPoP", holder.proof(ORIGIN + PATH, token))
+        found = await authenticate(authority, ("Authorization", f"Bearer {token}"), proof)
 
+        assert found.proof is None
+        assert found.token.caller.jkt == ""
         with pytest.raises(Problem, match="invalid_token"):
-            await authenticate(authority, *headers.items())
+            await authenticate(authority, ("Authorization", f"DPoP {token}"), proof)
 
     @pytest.mark.parametrize(
         "value", ["", "Basic x", "Bearer", "Bearer ", "token", "Bearer a b c", "DPoP x"]
