@@ -66,14 +66,14 @@ def _with_issuer(person: Person, issuer: str) -> Person:
 
 @asynccontextmanager
 async def running_served(
-    folder: Path, opentdf: OpenTdfSettings | None = None
+    folder: Path, opentdf: OpenTdfSettings | None = None, **settings: object
 ) -> AsyncIterator[Served]:
     """A KAS with a real issuer, over HTTP."""
     bound = socket.create_server(("127.0.0.1", 0))
     origin = f"http://127.0.0.1:{bound.getsockname()[1]}"
     async with running_authority() as authority:
         callers = Callers(authority.tokens, [origin], time.time)
-        async with running_world(folder, callers, opentdf=opentdf) as world:
+        async with running_world(folder, callers, opentdf=opentdf, **settings) as world:
             running = runner(world.worker.app)
             await running.setup()
             await web.SockSite(running, bound).start()

@@ -255,6 +255,29 @@ class TestPublicKey:
 
         assert (status, json.loads(body)["code"]) == (404, "not_found")
 
+    async def test_a_stranger_makes_no_work_twice(self, served: Served):
+        """What was found, or not, is told again; what nobody knows is looked for nowhere."""
+        await served.world.published()
+        asked = 0
+        ledger = served.world.worker.surface.publisher._projection  # noqa: SLF001 counts its readings
+        read = ledger.catch_up
+
+        async def counted() -> None:
+            nonlocal asked
+            asked += 1
+            await read()
+
+        ledger.catch_up = counted
+        statuses: list[int] = []
+        async with ClientSession() as session:
+            for algorithm in ("rsa:2048", "rsa:4096", "rot:13") * 3:
+                body = {"algorithm": algorithm}
+                async with session.post(f"{served.origin}{PUBLIC_KEY}", json=body) as answer:
+                    statuses.append(answer.status)
+
+        assert statuses == [200, 404, 404] * 3
+        assert asked == 2
+
     async def test_a_closed_tenant_has_no_base_key(self, served: Served):
         """And a stranger learns no more than that."""
         served.world.worker.projection._standing["tenant:clinic"] = 1  # noqa: SLF001 as a record would
@@ -303,6 +326,14 @@ class TestDiscovery:
                 down = answer.status != 200
             async with session.post(f"{served.origin}{HEALTH}", data=b"", headers=PROTO) as answer:
                 assert await answer.read() == (b"\x08\x02" if down else b"\x08\x01")
+
+    async def test_the_registry_lists_former_addresses(self, tmp_path: Path):
+        """Clients refuse files whose address is on no list."""
+        old = "https://kas.old.example/kas"
+        async with running_served(tmp_path, kas_aliases=[old]) as served:
+            _, body, _ = await served.call("POST", SERVERS, b"{}")
+
+        assert [one["uri"] for one in json.loads(body)["keyAccessServers"]][1:] == [old]
 
     async def test_the_registry_lists_this_kas(self, served: Served):
         """By the address that files have it by."""

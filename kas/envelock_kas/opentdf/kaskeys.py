@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from envelock_formats.keyid import KeyIdError
 from envelock_formats.wire import PublishedKey
 from envelock_kas.catalogue import KeyScope
 from envelock_kas.errors import TransitionError
@@ -58,7 +59,7 @@ class KasKeys:
     base_tenant: str
     kas_id: str  # a UUID, as clients expect one
     monotonic: Callable[[], float]
-    _known: dict[tuple[str, KeyScope, str], tuple[float, PublishedKey]] = field(
+    _known: dict[tuple[str, KeyScope, str], tuple[float, PublishedKey | None]] = field(
         default_factory=dict
     )
 
@@ -71,7 +72,10 @@ class KasKeys:
 
     def exists(self, tenant: str) -> bool:
         """Whether *tenant* has sealed by default already, as far as this worker knows."""
-        path = self.naming.path(tenant, DEFAULT_DATASET)
+        try:
+            path = self.naming.path(tenant, DEFAULT_DATASET)
+        except KeyIdError:  # the template needs more than a dataset
+            return False
         return self.projection.registry.newest(path) is not None
 
     async def published(
@@ -90,10 +94,22 @@ class KasKeys:
             Problem: 404 for an algorithm that there is no key of, 409 when nothing is sealed there.
             CustodyError, LedgerError: As their names say.
         """
+        if algorithm and algorithm not in ENUM:
+            raise _unknown(algorithm)
         name = (tenant, scope, algorithm)
         now = self.monotonic()
-        if (known := self._known.get(name)) is not None and now - known[0] < KNOWN_SECONDS:
-            return known[1]
+        if (known := self._known.get(name)) is None or now - known[0] >= KNOWN_SECONDS:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            known = self._known[name] = now, await self._publish(tenant, origin, scope, algorithm)
+        if known[1] is None:
+            raise _unknown(algorithm)
+        return known[1]
+
+    async def _publish(
+        self, tenant: str, origin: Origin, scope: KeyScope, algorithm: str
+    ) -> PublishedKey | None:
+        """Ask for the key; None where the path has none of that algorithm."""
         fence = tenant_fence(tenant)
         number = self.projection.number(fence)
         if self.projection.policy(tenant) is None or shuts_out(number):
@@ -101,17 +117,17 @@ class KasKeys:
         actor = Actor(origin, judged={fence: number})
         try:
             path = self.naming.path(tenant, scope.dataset, scope.domain)
-            found = await self.publisher.publish(path, algorithm, actor)
-        except LookupError as error:
-            raise Problem("not_found", f"no key for algorithm {algorithm[:40]!r}") from error
+            return await self.publisher.publish(path, algorithm, actor)
+        except LookupError:
+            return None
         except TransitionError as error:
             raise Problem("conflict", "nothing is sealed there now") from error
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[name] = now, found
-        return found
 
     def simple(self, key: PublishedKey) -> SimpleKasKey:
         """*key* as clients are told of it."""
         public = SimpleKasPublicKey(ENUM[key.algorithm], key.kid, key.pem)
         return SimpleKasKey(key.url, public, self.kas_id)
+
+
+def _unknown(algorithm: str) -> Problem:
+    return Problem("not_found", f"no key for algorithm {algorithm[:40]!r}")

@@ -46,7 +46,7 @@ class OpenTdf:
         )
         issuer = IssuerDocument(str(self.static.get("platform_issuer", "")), time.monotonic)
         Access(surface, keys).routes(app)
-        Discovery(surface, keys, self.static, issuer, (url,)).routes(app)
+        Discovery(surface, keys, self.static, issuer, (url, *self.kas.kas_aliases)).routes(app)
         Attributes(surface, keys, self.catalogue).routes(app)
         Authorization(surface, self.catalogue).routes(app)
         app.router.add_route("*", r"/{service:(?:[a-z0-9_]+\.)+[A-Z]\w*}/{method:\w+}", _unknown)
