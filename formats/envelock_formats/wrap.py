@@ -4,6 +4,8 @@
 |---|---|---|
 | `rsa:2048`, `rsa:3072`, `rsa:4096` | `wrapped` | RSA-OAEP, SHA-1, MGF1-SHA-1, no label |
 | `ec:secp256r1`, `ec:secp384r1`, `ec:secp521r1` | `ec-wrapped` | IV 12, AES-256-GCM 32, tag 16 |
+| `mlkem:768`, `mlkem:1024` | `mlkem-wrapped` | module `kem` |
+| `hpqt:` and a curve with ML-KEM | `hybrid-wrapped` | module `kem` |
 | `aes:256` | `wrapped` | an online wrap, module `online` |
 
 The EC key is `HKDF-SHA256(Z, salt = SHA-256("TDF"), info = "")` over the ECDH secret of a fresh
@@ -29,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from envelock_formats.envelope import KEM_TYPES, kem_of_envelope
 from envelock_formats.errors import FormatError, IntegrityError, UnsupportedAlgorithmError
 from envelock_formats.framing import from_b64
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess
@@ -55,7 +58,7 @@ _CURVES: Mapping[str, ec.EllipticCurve] = {
 }
 _RSA_ALGORITHMS = {256: RSA_2048, 384: "rsa:3072", 512: RSA_4096}  # by bytes of the modulus
 _TYPES = dict.fromkeys(_RSA_ALGORITHMS.values(), WRAPPED) | dict.fromkeys(_CURVES, EC_WRAPPED)
-_TYPES |= {AES_256: WRAPPED}
+_TYPES |= {AES_256: WRAPPED, **KEM_TYPES}
 _SECRET_SIZES = {(curve.key_size + 7) // 8 for curve in _CURVES.values()}
 
 
@@ -117,6 +120,8 @@ def algorithm_of_wrap(access: KeyAccess) -> str:
         FormatError: The wrapped key is not base64.
         UnwrapError: An `ec-wrapped` key without a usable ephemeral key.
     """
+    if access.type in KEM_TYPES.values():
+        return kem_of_envelope(access.type, from_b64(access.wrappedKey))
     if access.type == EC_WRAPPED:
         return algorithm_of(ec_from_pem(access.ephemeralPublicKey or ""))
     found = _RSA_ALGORITHMS.get(len(from_b64(access.wrappedKey)))

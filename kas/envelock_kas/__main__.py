@@ -112,6 +112,11 @@ async def _parts(
     custody_settings = section(data / FILE, "custody", CustodySettings)
     custody = custody_of(data, custody_settings, deployment)
     stack.push_async_callback(custody.aclose)
+    if missing := sorted(set(settings.algorithms) - set(custody.algorithms)):
+        raise SettingsError(
+            f"the custody {custody.name!r} holds no {missing[0]} keys",
+            "leave it out of algorithms in [kas]",
+        )
     ledger = LedgerClient(socket_path(data, WRITING_ROLE))
     stack.push_async_callback(ledger.aclose)
     pdp_socket = Address(data / "run" / "pdp.sock")

@@ -19,7 +19,20 @@ _ALGORITHM = click.option(
     "--algorithm",
     "algorithms",
     multiple=True,
-    type=click.Choice(["ec:secp256r1", "ec:secp384r1", "ec:secp521r1", "rsa:2048", "rsa:4096"]),
+    type=click.Choice(
+        [
+            "ec:secp256r1",
+            "ec:secp384r1",
+            "ec:secp521r1",
+            "rsa:2048",
+            "rsa:4096",
+            "mlkem:768",
+            "mlkem:1024",
+            "hpqt:xwing",
+            "hpqt:secp256r1-mlkem768",
+            "hpqt:secp384r1-mlkem1024",
+        ]
+    ),
     help="One key of this kind; repeatable, and clients seal to the first.",
 )
 
@@ -133,7 +146,7 @@ def rotate(console: Console, path: str, algorithms: tuple[str, ...]) -> None:
     "file",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="PEM file of an RSA (2048, 4096) or EC (P-256, P-384, P-521) key, without a passphrase.",
+    help="PEM file of a key of an --algorithm of `keys create`, without a passphrase.",
 )
 @click.option("--legacy", is_flag=True, help="Try it for files that name no key, too.")
 @click.option("--active", is_flag=True, help="Seal new data under it, too.")
@@ -220,20 +233,25 @@ def cancel(console: Console, path: str, below: bool) -> None:
 
 def _private_key(file: Path) -> str:
     """Base64 of the PKCS#8 DER of the key in a PEM file."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 keeps `--help` fast
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 as above
-
+    from envelock_formats.errors import (  # noqa: PLC0415 keeps `--help` fast
+        FormatError,
+        UnsupportedAlgorithmError,
+    )
     from envelock_formats.framing import b64  # noqa: PLC0415 as above
+    from envelock_formats.privatekey import pkcs8_of, read_private_pem  # noqa: PLC0415 as above
 
     try:
-        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = read_private_pem(file.read_bytes())
+    except UnsupportedAlgorithmError as error:
+        raise KeysUsageError(
+            f"{file} holds {error}; nothing was changed", "see envelock keys import --help"
+        ) from error
+    except (OSError, FormatError) as error:
         raise KeysUsageError(
             f"{file} is not a private key in PEM without a passphrase; nothing was changed",
             f"convert it: openssl pkey -in {file} -out key.pem",
         ) from error
-    encoding, form = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
-    return b64(key.private_bytes(encoding, form, serialization.NoEncryption()))
+    return b64(pkcs8_of(key))
 
 
 def _named(algorithms: Sequence[str]) -> dict[str, Json]:

@@ -16,11 +16,12 @@ from envelock_formats.canonical import Json, decode
 from envelock_formats.errors import FormatError
 from envelock_formats.framing import from_b64
 from envelock_formats.keyid import KeyPath
+from envelock_formats.privatekey import read_private_key
 from envelock_formats.request import Caller
 from envelock_kas.context import Context
 from envelock_kas.custody import OfflineAlgorithm
 from envelock_kas.http import JSON, Surface, authenticate
-from envelock_kas.keys.foreign import ForeignKey, read_private_key
+from envelock_kas.keys.foreign import ForeignKey
 from envelock_kas.keys.lifecycle import Actor, Changed, Lifecycle, Wraps
 from envelock_kas.keys.registry import KeyVersion, Registry
 from envelock_kas.keys.transitions import Change

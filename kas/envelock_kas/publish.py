@@ -5,12 +5,10 @@ A key is published only after its public half was compared with what the custody
 
 from collections.abc import Mapping
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from envelock_formats.framing import b64
 from envelock_formats.keyid import KeyPath
+from envelock_formats.publickey import der_of_key, pem_of_key
 from envelock_formats.wire import PublishedKey
-from envelock_formats.wrap import public_pem
 from envelock_kas.custody import Custody
 from envelock_kas.errors import CustodyError
 from envelock_kas.keys.lifecycle import Actor, Lifecycle
@@ -76,8 +74,7 @@ class Publisher:
         if (known := self._checked.get(material.handle)) is not None:
             return known
         key = await self._custodies[custody].public(material.handle)
-        der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if b64(der) != material.public:
+        if b64(der_of_key(key)) != material.public:
             raise CustodyError(f"{material.handle}: the custody has another key than the record")
-        pem = self._checked[material.handle] = public_pem(key)
+        pem = self._checked[material.handle] = pem_of_key(key)
         return pem

@@ -8,22 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from envelock_formats.framing import b64
 from envelock_formats.online import ONLINE_AES_GCM, OnlineWrap, online_aad, rebound_id
+from envelock_formats.publickey import read_public_key, wrap_share
 from envelock_formats.request import policy_sha256
 from envelock_formats.tdf.keyaccess import KeyAccess, bind_policy, object_id
-from envelock_formats.wrap import (
-    EC_WRAPPED,
-    IV_SIZE,
-    WRAPPED,
-    algorithm_of_wrap,
-    public_pem,
-    wrap_ec,
-    wrap_rsa,
-)
+from envelock_formats.wrap import IV_SIZE, algorithm_of_wrap
 from envelock_kas.asked import AskedObject
 from envelock_kas.custody import AES, Custody
 from envelock_kas.errors import CustodyError
@@ -115,15 +106,10 @@ class Rewrapper:
         """Wrap to a public key of *version*: of the same algorithm, where it has one."""
         material = version.material(algorithm_of_wrap(access)) or version.keys[0]
         pem = await self._publisher.checked(version.custody, material)
-        key = load_pem_public_key(pem.encode())
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            made = ec.generate_private_key(key.curve)
-            wrapped = wrap_ec(share, key, ephemeral=made, iv=self._entropy(IV_SIZE))
-            kind, ephemeral = EC_WRAPPED, public_pem(made.public_key())
-        elif isinstance(key, rsa.RSAPublicKey):
-            wrapped, kind, ephemeral = wrap_rsa(share, key), WRAPPED, None
-        else:
-            raise CustodyError(f"key {version.id} wraps nothing offline")
+        made = wrap_share(share, read_public_key(pem), iv=self._entropy(IV_SIZE))
         return msgspec.structs.replace(
-            access, type=kind, wrappedKey=b64(wrapped), ephemeralPublicKey=ephemeral
+            access,
+            type=made.kind,
+            wrappedKey=b64(made.wrapped),
+            ephemeralPublicKey=made.ephemeral_pem,
         )

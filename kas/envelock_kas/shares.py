@@ -10,7 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from envelock_formats.der import DerError
+from envelock_formats.envelope import KEM_TYPES, read_envelope
 from envelock_formats.errors import UnsupportedAlgorithmError
+from envelock_formats.kem import open_kem_share
 from envelock_formats.online import ONLINE_AES_GCM, online_aad
 from envelock_formats.request import ClientKey
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, mac_holds
@@ -83,7 +86,7 @@ async def unwrap_share(
     try:
         share = await _unwrap(asked, key, version, custody)
         holds = mac_holds(share, asked.entry.policy.body, key.decoded.mac)
-    except UnwrapError as error:
+    except (UnwrapError, DerError) as error:
         raise ShareError("unwrap failed") from error
     except UnsupportedAlgorithmError as error:
         raise ShareError("kind of wrap is not supported") from error
@@ -112,7 +115,12 @@ async def _unwrap(
             raise UnwrapError
         secret = await custody.agree(_material(version, algorithm_of(peer)).handle, peer)
         return unwrap_with_secret(secret, key.decoded.wrapped)
-    handle = _material(version, algorithm_of_wrap(key.access)).handle
+    algorithm = algorithm_of_wrap(key.access)
+    handle = _material(version, algorithm).handle
+    if algorithm in KEM_TYPES:
+        ciphertext, sealed = read_envelope(key.decoded.wrapped)
+        secret = await custody.decapsulate(handle, ciphertext)
+        return open_kem_share(algorithm, secret, sealed)
     return await custody.decrypt(handle, key.decoded.wrapped)
 
 

@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from envelock_formats.canonical import Json
 from envelock_formats.decision import DecisionError, DecisionMismatchError
+from envelock_formats.privatekey import PrivateKey
+from envelock_formats.publickey import PublicKey
 from envelock_kas.context import Context
-from envelock_kas.custody import AES, EC, RSA, Custody, Made, PrivateKey
+from envelock_kas.custody import AES, EC, RSA, Custody, Made
 from envelock_kas.decisions import Decisions, Verdicts
 from envelock_kas.errors import CustodyError, PdpUnavailableError
 from envelock_kas.keys.registry import KeyVersion, Registry
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 LEDGER, CUSTODY, PDP, POLICY, ISSUER = "ledger", "custody", "pdp", "policy", "issuer"
 LAG_SECONDS = 3.0  # that the PDP and this worker may differ about an epoch
-OPENING = frozenset({"agree", "decrypt", "unwrap"})
+OPENING = frozenset({"agree", "decapsulate", "decrypt", "unwrap"})
 PROBE_CONTEXT = b"envelock/health/v1"
 T = TypeVar("T")
 
@@ -279,7 +281,7 @@ class _Custody:
     """A custody that is watched."""
 
     def __init__(self, inner: Custody, watch: Watch) -> None:
-        self.name = inner.name
+        self.name, self.algorithms = inner.name, inner.algorithms
         self._inner, self._watch = inner, watch
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
@@ -300,7 +302,10 @@ class _Custody:
     async def agree(self, handle: str, peer: ec.EllipticCurvePublicKey) -> bytes:
         return await self._watched("agree", self._inner.agree(handle, peer))
 
-    async def public(self, handle: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    async def decapsulate(self, handle: str, ciphertext: bytes) -> bytes:
+        return await self._watched("decapsulate", self._inner.decapsulate(handle, ciphertext))
+
+    async def public(self, handle: str) -> PublicKey:
         return await self._watched("public", self._inner.public(handle))
 
     async def handles(self) -> Sequence[str]:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from envelock.addresses import origin
 from envelock.assertions import Assertion, with_checked_key
@@ -25,20 +24,16 @@ from envelock_formats.errors import FormatError
 from envelock_formats.fqn import AttributeNameError, AttributeValue
 from envelock_formats.framing import b64, b64url, from_b64
 from envelock_formats.online import OnlineWrap, hpke_info, open_data_key
+from envelock_formats.publickey import algorithm_of_key, read_public_key, wrap_share
 from envelock_formats.request import key_sha256, policy_sha256, spki_from_pem
 from envelock_formats.tdf.keyaccess import SHARE_SIZE, KeyAccess, bind_policy
 from envelock_formats.tdf.metadata import MAX_METADATA, seal_metadata
 from envelock_formats.tdf.policy import write_policy
 from envelock_formats.wire import NONCE_SIZE, PublishedKey, SealAnswer, SealBody, SealedKey
 from envelock_formats.wrap import (
-    EC_WRAPPED,
     IV_SIZE,
-    WRAPPED,
     combine,
-    key_access_type,
     public_pem,
-    wrap_ec,
-    wrap_rsa,
 )
 
 
@@ -190,25 +185,19 @@ def _wrapped(
         UnavailableError: The KAS published no key that shares can be wrapped to.
     """
     try:
-        key = load_der_public_key(spki_from_pem(published.pem))
-        kind = key_access_type(published.algorithm)
-        if isinstance(key, rsa.RSAPublicKey) and kind == WRAPPED:
-            wrapped, ephemeral = wrap_rsa(share, key), None
-        elif isinstance(key, ec.EllipticCurvePublicKey) and kind == EC_WRAPPED:
-            made = ec.generate_private_key(key.curve)
-            wrapped = wrap_ec(share, key, ephemeral=made, iv=entropy(IV_SIZE))
-            ephemeral = public_pem(made.public_key())
-        else:
+        key = read_public_key(published.pem)
+        if algorithm_of_key(key) != published.algorithm:
             raise UnavailableError("public key: the server's answer contradicts itself")
+        made = wrap_share(share, key, iv=entropy(IV_SIZE))
     except FormatError as error:
         raise UnavailableError("public key: the server's answer is malformed") from error
     return KeyAccess(
-        type=kind,
+        type=made.kind,
         url=published.url,
         kid=published.kid,
-        wrappedKey=b64(wrapped),
+        wrappedKey=b64(made.wrapped),
         policyBinding=bind_policy(share, policy),
-        ephemeralPublicKey=ephemeral,
+        ephemeralPublicKey=made.ephemeral_pem,
         schemaVersion="1.0",
     )
 

@@ -26,7 +26,7 @@ from envelock.receipts import Witness
 from envelock.state import Cache, Heads
 from envelock_formats.canonical import convert, encode, plain
 from envelock_formats.errors import FormatError
-from envelock_formats.request import spki_from_pem
+from envelock_formats.publickey import der_of_key, read_public_key
 from envelock_formats.wire import (
     PublishedKey,
     RebindAnswer,
@@ -394,6 +394,6 @@ def _read(reply: Reply, shape: type[T], what: str) -> T:
 
 def _der(published: PublishedKey) -> bytes:
     try:
-        return spki_from_pem(published.pem)
+        return der_of_key(read_public_key(published.pem))
     except FormatError as error:
         raise UnavailableError("public key: the server's answer is malformed") from error

@@ -7,19 +7,22 @@ import pytest
 from contracts.conftest import Opener
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from envelock_formats.envelope import CIPHERTEXT_SIZES
+from envelock_formats.kem import KemPrivateKey, KemPublicKey, encapsulate
+from envelock_formats.privatekey import PrivateKey
+from envelock_formats.publickey import algorithm_of_key
 from envelock_formats.wrap import UnwrapError, curve_of, wrap_rsa
 from envelock_kas.custody import (
     AES,
-    ALGORITHMS,
     EC,
     EC_ALGORITHMS,
+    KEM_ALGORITHMS,
     RSA,
     RSA_ALGORITHMS,
     Custody,
     Made,
-    PrivateKey,
 )
-from envelock_kas.errors import CustodyError, KeyExistsError
+from envelock_kas.errors import CustodyError, KeyExistsError, RefusedKeyError
 
 LABEL = "acme:records:v1@00"
 AAD = b"tenant, key, object, policy"
@@ -127,6 +130,57 @@ class TestAsymmetric:
             assert public == key.public
 
 
+class TestEncapsulation:
+    """Post-quantum keys, where the custody holds them; a typed refusal where not."""
+
+    @pytest.mark.parametrize("algorithm", KEM_ALGORITHMS)
+    async def test_decapsulates_what_was_encapsulated(self, open_custody: Opener, algorithm: str):
+        """The secret is the sender's, also when the custody is opened again."""
+        async with open_custody() as first:
+            if algorithm not in first.algorithms:
+                with pytest.raises(RefusedKeyError):
+                    await first.make(LABEL, [EC, algorithm])
+                with pytest.raises(RefusedKeyError):
+                    await first.adopt(LABEL, KemPrivateKey.generate(algorithm, os.urandom))
+                assert list(await first.handles()) == []
+                return
+            key = await made(first, algorithm)
+        assert isinstance(key.public, KemPublicKey)
+        secret, ciphertext = encapsulate(key.public)
+        async with open_custody() as custody:
+            public = await custody.public(key.handle)
+            opened = await custody.decapsulate(key.handle, ciphertext)
+
+        assert (algorithm_of_key(public), public) == (algorithm, key.public)
+        assert opened == secret
+
+    @pytest.mark.parametrize("algorithm", KEM_ALGORITHMS)
+    async def test_ciphertexts_of_another_form_are_one_error(
+        self, custody: Custody, algorithm: str
+    ):
+        """Too short, too long, or none; a wrong one of the right form is another secret."""
+        if algorithm not in custody.algorithms:
+            with pytest.raises(CustodyError):
+                await custody.decapsulate(f"{LABEL}#{algorithm.replace(':', '-', 1)}", b"")
+            return
+        key, size = await made(custody, algorithm), CIPHERTEXT_SIZES[algorithm]
+        for wrong in (b"", bytes(size - 1), bytes(size + 1)):
+            with pytest.raises(UnwrapError):
+                await custody.decapsulate(key.handle, wrong)
+        assert isinstance(key.public, KemPublicKey)
+        secret, ciphertext = encapsulate(key.public)
+        altered = bytes((ciphertext[0] ^ 1,)) + ciphertext[1:]
+
+        assert await custody.decapsulate(key.handle, altered) != secret
+
+    async def test_a_key_of_another_kind_decapsulates_nothing(self, custody: Custody):
+        """An EC key is none of a KEM."""
+        key = await made(custody, EC)
+
+        with pytest.raises((UnwrapError, CustodyError)):
+            await custody.decapsulate(key.handle, bytes(1088))
+
+
 class TestAdopting:
     """Keys that were made elsewhere."""
 
@@ -178,9 +232,9 @@ class TestKeys:
 
     async def test_makes_one_key_for_each_algorithm(self, custody: Custody):
         """Handles are distinct, and all are listed."""
-        keys = await custody.make(LABEL, ALGORITHMS)
+        keys = await custody.make(LABEL, custody.algorithms)
 
-        assert [key.algorithm for key in keys] == list(ALGORITHMS)
+        assert [key.algorithm for key in keys] == list(custody.algorithms)
         assert sorted(key.handle for key in keys) == list(await custody.handles())
 
     async def test_refuses_to_make_a_key_twice(self, custody: Custody):
@@ -219,7 +273,7 @@ class TestKeys:
 
     async def test_many_at_once_keep_apart(self, custody: Custody):
         """Operations in parallel do not mix up their keys or data."""
-        keys = await custody.make(LABEL, ALGORITHMS)
+        keys = await custody.make(LABEL, custody.algorithms)
         aes = keys[0].handle
         deks = [os.urandom(32) for _ in range(40)]
         wrapped = await asyncio.gather(*(custody.wrap(aes, dek, dek[:4]) for dek in deks))

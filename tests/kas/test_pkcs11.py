@@ -10,7 +10,7 @@ import pytest
 from contracts.conftest import MODULE, soft_token
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from envelock_kas.custody import AES, ALGORITHMS, EC, RSA
+from envelock_kas.custody import AES, CLASSIC, EC, RSA
 from envelock_kas.custody.pkcs11 import Pkcs11Custody
 from envelock_kas.errors import CustodyError
 
@@ -41,7 +41,7 @@ async def attributes(custody: Pkcs11Custody, handle: str) -> dict[str, object]:
 async def test_keys_never_leave_the_token(tmp_path: Path):
     """Every key is sensitive, was never extractable, was made inside, and unwraps no keys."""
     custody = opened(soft_token(tmp_path))
-    made = await custody.make("acme:v1@00", ALGORITHMS)
+    made = await custody.make("acme:v1@00", CLASSIC)
     found = [await attributes(custody, key.handle) for key in made]
     await custody.aclose()
 
@@ -53,7 +53,7 @@ async def test_keys_never_leave_the_token(tmp_path: Path):
         "LOCAL": True,
         "UNWRAP": False,
     }
-    assert found == [expected] * len(ALGORITHMS)
+    assert found == [expected] * len(CLASSIC)
 
 
 async def test_the_value_of_a_key_cannot_be_read(tmp_path: Path):

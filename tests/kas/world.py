@@ -248,6 +248,10 @@ class CountingCustody(LocalCustody):
         await self._counted("decrypt")
         return await super().decrypt(handle, wrapped)
 
+    async def decapsulate(self, handle: str, ciphertext: bytes) -> bytes:
+        await self._counted("decapsulate")
+        return await super().decapsulate(handle, ciphertext)
+
     async def agree(self, handle: str, peer: ec.EllipticCurvePublicKey) -> bytes:
         await self._counted("agree")
         return await super().agree(handle, peer)

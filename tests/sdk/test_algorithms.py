@@ -10,10 +10,12 @@ from envelock import Client
 from envelock.commands.console import Console
 from envelock.commands.inspect import command as inspect_command
 from envelock.testing import Server, server
+from envelock_formats.envelope import KEM_TYPES
 from envelock_kas.custody import EC_ALGORITHMS, RSA_ALGORITHMS
 
 SECRET = "clearance=secret"
 KINDS = dict.fromkeys(EC_ALGORITHMS, "ec-wrapped") | dict.fromkeys(RSA_ALGORITHMS, "wrapped")
+KINDS |= KEM_TYPES
 
 
 @pytest.fixture(scope="module")

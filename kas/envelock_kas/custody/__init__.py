@@ -1,26 +1,42 @@
 """Where a KEK lives: one Protocol, one file for each custody, one contract suite for all.
 
-Algorithms are `aes:256` for online wraps, and for offline ones EC on P-256, P-384 and P-521, and
-RSA of 2048 and 4096 bits. What leaves the boundary: AES-GCM and RSA-OAEP give the data key; EC
-gives the ECDH secret, and the KDF runs in our process.
+Algorithms are `aes:256` for online wraps, and for offline ones EC on P-256, P-384 and P-521, RSA of
+2048 and 4096 bits, and where the custody has them ML-KEM and its hybrids. What leaves the boundary:
+AES-GCM and RSA-OAEP give the data key; EC gives the ECDH secret and a KEM the shared secret, and
+what follows runs in our process.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from envelock_formats.envelope import KEM_TYPES
+from envelock_formats.privatekey import PrivateKey
+from envelock_formats.publickey import PublicKey
+from envelock_kas.errors import RefusedKeyError
 
 OfflineAlgorithm: TypeAlias = Literal[
-    "ec:secp256r1", "ec:secp384r1", "ec:secp521r1", "rsa:2048", "rsa:4096"
+    "ec:secp256r1",
+    "ec:secp384r1",
+    "ec:secp521r1",
+    "rsa:2048",
+    "rsa:4096",
+    "mlkem:768",
+    "mlkem:1024",
+    "hpqt:xwing",
+    "hpqt:secp256r1-mlkem768",
+    "hpqt:secp384r1-mlkem1024",
 ]
 AES: Final = "aes:256"
 EC: Final = "ec:secp256r1"
 RSA: Final = "rsa:2048"
 EC_ALGORITHMS = (EC, "ec:secp384r1", "ec:secp521r1")
 RSA_ALGORITHMS = (RSA, "rsa:4096")
-ALGORITHMS = (AES, *EC_ALGORITHMS, *RSA_ALGORITHMS)
-PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+KEM_ALGORITHMS = tuple(KEM_TYPES)
+CLASSIC = (AES, *EC_ALGORITHMS, *RSA_ALGORITHMS)  # what every custody holds
+ALGORITHMS = (*CLASSIC, *KEM_ALGORITHMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +45,18 @@ class Made:
 
     algorithm: str
     handle: str
-    public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None
+    public: PublicKey | None
+
+
+def require_held(custody: "Custody", algorithms: Sequence[str]) -> None:
+    """Refuse kinds of keys that *custody* does not hold.
+
+    Raises:
+        RefusedKeyError: The first of them.
+    """
+    for algorithm in algorithms:
+        if algorithm not in custody.algorithms:
+            raise RefusedKeyError(f"the custody {custody.name!r} holds no {algorithm} keys")
 
 
 def handle_of(label: str, algorithm: str) -> str:
@@ -46,9 +73,14 @@ class Custody(Protocol):
     """
 
     name: str
+    algorithms: Sequence[str]  # of the keys that it holds
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
-        """Make one key for each algorithm, durably, under the key id *label*."""
+        """Make one key for each algorithm, durably, under the key id *label*.
+
+        Raises:
+            RefusedKeyError: One is of a kind that it does not hold; none was made.
+        """
         ...
 
     async def adopt(self, label: str, key: PrivateKey) -> Made:
@@ -56,6 +88,9 @@ class Custody(Protocol):
 
         What the custody keeps of it is as protected as a key made here; that it was never outside
         nobody can say.
+
+        Raises:
+            RefusedKeyError: It holds no such keys, or takes over none; nothing is kept.
         """
         ...
 
@@ -75,8 +110,15 @@ class Custody(Protocol):
         """ECDH: returns the x-coordinate, big-endian, as long as the curve's field."""
         ...
 
-    async def public(self, handle: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
-        """The public half of an EC or RSA key, as the custody has it."""
+    async def decapsulate(self, handle: str, ciphertext: bytes) -> bytes:
+        """The shared secret of a KEM: 32 bytes, for a hybrid the combined one.
+
+        A wrong ciphertext of the right form gives another secret.
+        """
+        ...
+
+    async def public(self, handle: str) -> PublicKey:
+        """The public half of a key that has one, as the custody has it."""
         ...
 
     async def handles(self) -> Sequence[str]:

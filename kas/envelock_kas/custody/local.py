@@ -13,15 +13,26 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
 
-from envelock_formats.wrap import UnwrapError, algorithm_of, curve_of, unwrap_rsa
-from envelock_kas.custody import AES, EC_ALGORITHMS, Made, PrivateKey, handle_of
+from envelock_formats.errors import FormatError
+from envelock_formats.kem import KemPrivateKey
+from envelock_formats.privatekey import (
+    PrivateKey,
+    algorithm_of_private,
+    pkcs8_of,
+    read_private_key,
+)
+from envelock_formats.publickey import PublicKey
+from envelock_formats.wrap import UnwrapError, curve_of, unwrap_rsa
+from envelock_kas.custody import (
+    AES,
+    ALGORITHMS,
+    EC_ALGORITHMS,
+    KEM_ALGORITHMS,
+    Made,
+    handle_of,
+    require_held,
+)
 from envelock_kas.errors import CustodyError, KeyExistsError
 
 NONCE_SIZE = 12
@@ -32,6 +43,7 @@ class LocalCustody:
     """Keys in *directory*, mode 0700; loaded once and kept in memory."""
 
     name = "local"
+    algorithms: Sequence[str] = ALGORITHMS
 
     def __init__(self, directory: Path, entropy: Callable[[int], bytes]) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,10 +54,12 @@ class LocalCustody:
         self._private: dict[str, PrivateKey] = {}
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
+        require_held(self, algorithms)
         return [self._make(algorithm, handle_of(label, algorithm)) for algorithm in algorithms]
 
     async def adopt(self, label: str, key: PrivateKey) -> Made:
-        algorithm = algorithm_of(key.public_key())
+        algorithm = algorithm_of_private(key)
+        require_held(self, [algorithm])
         return self._keep(algorithm, handle_of(label, algorithm), key)
 
     async def wrap(self, handle: str, dek: bytes, aad: bytes) -> bytes:
@@ -67,7 +81,12 @@ class LocalCustody:
         except ValueError as error:  # a key on another curve
             raise UnwrapError from error
 
-    async def public(self, handle: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    async def decapsulate(self, handle: str, ciphertext: bytes) -> bytes:
+        if isinstance(key := self._load(handle), KemPrivateKey):
+            return key.decapsulate(ciphertext)
+        raise UnwrapError
+
+    async def public(self, handle: str) -> PublicKey:
         return self._load(handle).public_key()
 
     async def handles(self) -> Sequence[str]:
@@ -96,12 +115,14 @@ class LocalCustody:
         key: PrivateKey
         if algorithm in EC_ALGORITHMS:
             key = ec.generate_private_key(curve_of(algorithm))
+        elif algorithm in KEM_ALGORITHMS:
+            key = KemPrivateKey.generate(algorithm, self._entropy)
         else:
             key = rsa.generate_private_key(0x10001, int(algorithm.partition(":")[2]))
         return self._keep(algorithm, handle, key)
 
     def _keep(self, algorithm: str, handle: str, key: PrivateKey) -> Made:
-        self._write(handle, key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+        self._write(handle, pkcs8_of(key))
         self._private[handle] = key
         return Made(algorithm, handle, key.public_key())
 
@@ -138,9 +159,10 @@ class LocalCustody:
     def _load(self, handle: str) -> PrivateKey:
         if (known := self._private.get(handle)) is not None:
             return known
-        key = load_der_private_key(self._read(handle), password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-            raise CustodyError(f"{handle} is not an EC or RSA key")
+        try:
+            key = read_private_key(self._read(handle))
+        except FormatError as error:
+            raise CustodyError(f"{handle} is not a key of a known kind") from error
         self._private[handle] = key
         return key
 

@@ -44,8 +44,10 @@ from pkcs11.util.rsa import (
     encode_rsa_public_key,
 )
 
+from envelock_formats.kem import KemPrivateKey
+from envelock_formats.privatekey import PrivateKey, algorithm_of_private
 from envelock_formats.wrap import UnwrapError, algorithm_of, curve_of, wrap_rsa
-from envelock_kas.custody import AES, ALGORITHMS, EC_ALGORITHMS, Made, PrivateKey, handle_of
+from envelock_kas.custody import AES, CLASSIC, EC_ALGORITHMS, Made, handle_of, require_held
 from envelock_kas.errors import CustodyError, KeyExistsError, RefusedKeyError
 
 NONCE_SIZE = 12
@@ -87,6 +89,7 @@ class Pkcs11Custody:
     """
 
     name = "pkcs11"
+    algorithms: Sequence[str] = CLASSIC
 
     def __init__(
         self,
@@ -108,12 +111,16 @@ class Pkcs11Custody:
         self._keys: dict[str, pkcs11.Key] = {}
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
+        require_held(self, algorithms)
         return await self._call(
             lambda: [self._make(label, name) for name in algorithms],
             seconds=_MAKING * self._deadline_seconds,
         )
 
     async def adopt(self, label: str, key: PrivateKey) -> Made:
+        require_held(self, [algorithm_of_private(key)])
+        if isinstance(key, KemPrivateKey):
+            raise RefusedKeyError("the token holds no KEM keys")
         return await self._call(
             lambda: self._adopt(label, key), seconds=_MAKING * self._deadline_seconds
         )
@@ -141,6 +148,9 @@ class Pkcs11Custody:
 
     async def agree(self, handle: str, peer: ec.EllipticCurvePublicKey) -> bytes:
         return await self._call(lambda: self._classified(handle, lambda: self._agree(handle, peer)))
+
+    async def decapsulate(self, handle: str, ciphertext: bytes) -> bytes:
+        raise CustodyError(f"no key {handle!r} in the token for {len(ciphertext)} bytes of a KEM")
 
     async def public(self, handle: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
         return await self._call(lambda: self._public(handle))
@@ -260,7 +270,7 @@ class Pkcs11Custody:
             )
         return Made(algorithm, handle, self._public(handle))
 
-    def _adopt(self, label: str, key: PrivateKey) -> Made:
+    def _adopt(self, label: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Made:
         """Create both halves in the token, the private one with the same usage as one made there.
 
         The key may have been elsewhere, so the token shows it as neither local nor always
@@ -364,7 +374,7 @@ def _algorithm(handle: str) -> str:
         CustodyError: The handle is none of ours.
     """
     algorithm = handle.rpartition("#")[2].replace("-", ":", 1)
-    if algorithm not in ALGORITHMS:
+    if algorithm not in CLASSIC:
         raise CustodyError(f"no key {handle!r} in the token")
     return algorithm
 

@@ -11,21 +11,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_der_private_key
-
-from envelock_formats.errors import FormatError, UnsupportedAlgorithmError
+from envelock_formats.errors import UnsupportedAlgorithmError
 from envelock_formats.keyid import KeyId, KeyIdError
+from envelock_formats.privatekey import PrivateKey, algorithm_of_private
 from envelock_formats.tdf.keyaccess import KeyAccess
 from envelock_formats.tdf.policy import Policy
-from envelock_formats.wrap import algorithm_of, algorithm_of_wrap
+from envelock_formats.wrap import algorithm_of_wrap
 from envelock_kas.asked import KeyIds
-from envelock_kas.custody import ALGORITHMS, PrivateKey
+from envelock_kas.custody import ALGORITHMS
 from envelock_kas.projection import Projection
 
 MAX_LEGACY = 8  # of a tenant: so many attempts may one key access object cost
 T = TypeVar("T")
+_LISTED = ", ".join(ALGORITHMS[1:])
 _FOREIGN = re.compile(r"[!-~]{1,100}\Z")
 
 
@@ -55,24 +53,8 @@ class ForeignKey:
             raise KeyIdError("a foreign key id is 1 to 100 visible ASCII characters")
         if _is_own(self.kid):
             raise KeyIdError(f"key id {self.kid!r} is of the form of the key ids made here")
-
-
-def read_private_key(der: bytes) -> PrivateKey:
-    """Read a private key as PKCS#8 or in its traditional form, in DER.
-
-    Raises:
-        FormatError: Not a private key, or one that is locked with a passphrase.
-        UnsupportedAlgorithmError: Not a kind of key that is kept here.
-    """
-    try:
-        key = load_der_private_key(der, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise FormatError("not a private key in DER without a passphrase") from error
-    if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        algorithm = algorithm_of(key.public_key())
-        if algorithm in ALGORITHMS:
-            return key
-    raise UnsupportedAlgorithmError(f"only keys for {', '.join(ALGORITHMS[1:])} are imported")
+        if algorithm_of_private(self.private) not in ALGORITHMS:
+            raise UnsupportedAlgorithmError(f"only keys for {_LISTED} are imported")
 
 
 async def with_known_keys(

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from envelock_formats.canonical import Json, plain
 from envelock_formats.framing import b64
+from envelock_formats.publickey import der_of_key
 from envelock_kas.custody import Made
 from envelock_kas.errors import TransitionError
 from envelock_kas.keys.registry import TOPIC, KeyVersion, Material
@@ -44,8 +44,7 @@ def material(made: Made) -> Material:
     """A key that was made, as its record states it."""
     if made.public is None:
         return Material(made.algorithm, made.handle)
-    der = made.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return Material(made.algorithm, made.handle, b64(der))
+    return Material(made.algorithm, made.handle, b64(der_of_key(made.public)))
 
 
 def fields(op: str, versions: Sequence[KeyVersion], moves: Mapping[str, int]) -> dict[str, Json]:
