@@ -30,7 +30,8 @@ KeyIds: TypeAlias = Callable[[KeyAccess, Policy], Sequence[KeyId]]
 class AskedKey:
     """One key access object: its id in the request, the key it names, and what it holds.
 
-    `key_ids` are the versions that it may mean: one, or several of one tenant where it names none.
+    `key_ids` are the versions that it may mean: one, several of one tenant where it names none, or
+    none at all where nobody here knows the key.
     """
 
     entry_id: str
@@ -70,14 +71,29 @@ class AskedObject:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedEntry:
+    """Under which ids the results of an object are told: its policy's, and each of its keys'."""
+
+    policy_id: str
+    object_id: str
+    key_entries: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """A whole request."""
+    """A whole request: each object once, and the entries that ask for it, in their order."""
 
     body: RewrapBody
     client_key: ClientKey
     client_der: bytes
     key_digest: bytes
     objects: Sequence[AskedObject]
+    entries: Sequence[AskedEntry]
+
+    @property
+    def known(self) -> Sequence[AskedObject]:
+        """The objects all of whose keys are known."""
+        return [found for found in self.objects if all(key.key_ids for key in found.keys)]
 
 
 def own_key_ids(access: KeyAccess, _policy: Policy) -> Sequence[KeyId]:
@@ -94,15 +110,20 @@ def read_asked(body: bytes, key_ids: KeyIds = own_key_ids) -> Asked:
 
     Raises:
         FormatError: Anything is malformed: the body, the client's key, a policy, a key access
-            object, a key id; or an object stands in the request twice.
+            object, a key id; or an object stands in the request with two policies.
     """
     asked = read_rewrap(body)
     key = client_key(asked.clientPublicKey)
-    objects = [read_object(entry, key_ids) for entry in asked.objects]
-    if len({found.id for found in objects}) != len(objects):
-        raise WireError("an object stands twice in one request")
+    objects: dict[str, AskedObject] = {}
+    entries: list[AskedEntry] = []
+    for entry in asked.objects:
+        found = read_object(entry, key_ids)
+        if objects.setdefault(found.id, found).requested != found.requested:
+            raise WireError("an object stands twice in one request, with different policies")
+        ids = tuple(one.entry_id for one in found.keys)
+        entries.append(AskedEntry(entry.policy.id, found.id, ids))
     der = spki(key)
-    return Asked(asked, key, der, key_sha256(der), objects)
+    return Asked(asked, key, der, key_sha256(der), tuple(objects.values()), entries)
 
 
 def read_object(entry: ObjectEntry, key_ids: KeyIds = own_key_ids) -> AskedObject:

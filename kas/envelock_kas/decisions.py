@@ -50,8 +50,9 @@ class Verdicts:
         return None
 
     def obligations(self, object_id: str) -> tuple[str, ...]:
-        """What the decision asks of whoever gets the object; nothing when it is denied."""
-        return self.decided[object_id].obligations
+        """What the decision asks of whoever gets the object; nothing without one."""
+        decided = self.decided.get(object_id)
+        return () if decided is None else decided.obligations
 
 
 class Decisions:

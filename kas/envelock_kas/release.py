@@ -40,7 +40,7 @@ from envelock_kas.custody import Custody
 from envelock_kas.decisions import Decisions, Verdicts
 from envelock_kas.errors import CustodyError
 from envelock_kas.gate import Gate
-from envelock_kas.keys.foreign import with_known_keys
+from envelock_kas.keys.foreign import UnknownKeyError, key_ids_if_known, with_known_keys
 from envelock_kas.keys.registry import Standing
 from envelock_kas.keys.states import State
 from envelock_kas.owner import owner_of
@@ -142,19 +142,22 @@ class Release:
         """
         context = Context(authenticated, origin, "open", authenticated.token.caller.tenant)
         asked = await self._read(context, token)
+        if not asked.known:
+            progress = _unknown(asked, Verdicts({}, {}))
+            return _answer(progress, {}, None, await self._commit(context, progress))
         await self._own(context, asked)
         verdicts = await self._decide(context, asked)
-        progress = Progress(asked, verdicts, {}, {}, {})
-        for found in asked.objects:
+        progress = _unknown(asked, verdicts)
+        for found in asked.known:
             if (reason := verdicts.refusal(found.id)) is not None:
                 progress.refusals[found.id] = Refusal(reason, _FORBIDDEN)
         # Of step 9, but made here: a client key that cannot be sealed to costs no unwrap.
         sealer = ShareSealer(asked.client_key, self._entropy)
         await self._open(context, progress)
         sealed = {
-            (object_id, share.key.entry_id): sealer.seal(share.share)
+            (object_id, place): sealer.seal(share.share)
             for object_id, shares in progress.opened.items()
-            for share in shares
+            for place, share in enumerate(shares)
         }
         receipt = await self._commit(context, progress)  # 10
         return _answer(progress, sealed, sealer.session_pem, receipt)  # 11
@@ -165,20 +168,23 @@ class Release:
         self._gate.admit(context.caller, len(token))
         try:
             body = self._gate.read_token(context, token)  # 2
-            return await with_known_keys(  # 3
-                self._gate.projection, self._gate.catch_up, partial(read_asked, body)
-            )
+            try:
+                return await with_known_keys(  # 3
+                    self._gate.projection, self._gate.catch_up, partial(read_asked, body)
+                )
+            except UnknownKeyError:
+                return read_asked(body, partial(key_ids_if_known, self._gate.projection))
         except FormatError as error:
             await self._recorder.refuse(context, f"malformed: {error}")
             raise Problem("malformed_request", str(error)) from error
 
     async def _own(self, context: Context, asked: Asked) -> None:
         """Step 5."""
-        owner = owner_of(key.key_id for found in asked.objects for key in found.keys)
+        owner = owner_of(key.key_id for found in asked.known for key in found.keys)
         if owner is None:
             await self._recorder.refuse(context, "tenant: several owners in one request")
             raise Problem("malformed_request", "a request has one owner")
-        await self._gate.require_open(context, owner, [found.policy for found in asked.objects])
+        await self._gate.require_open(context, owner, [found.policy for found in asked.known])
         await self._gate.require_foreign_key(context, asked.client_der)
 
     async def _decide(self, context: Context, asked: Asked) -> Verdicts:
@@ -192,7 +198,7 @@ class Release:
             objects=[found.requested for found in asked.objects],
         )
         objects = [
-            QuestionObject(found.requested, found.entry.policy.body) for found in asked.objects
+            QuestionObject(found.requested, found.entry.policy.body) for found in asked.known
         ]
         return await self._decisions.decide(context, asked.key_digest, objects, asked.body.decision)
 
@@ -282,6 +288,17 @@ class Release:
         )
 
 
+def _unknown(asked: Asked, verdicts: Verdicts) -> Progress:
+    """The request's progress where nothing is judged but which keys are known."""
+    refusals: dict[str, Refusal] = {}
+    for found in asked.objects:
+        for key in found.keys:
+            if not key.key_ids:
+                reason = f"no key is known as {(key.access.kid or '')!r}"
+                refusals[found.id] = Refusal(reason, _FORBIDDEN)
+    return Progress(asked, verdicts, refusals, {}, {})
+
+
 def _keys(progress: Progress) -> list[AskedKey]:
     """The keys of every object that is not refused so far."""
     return [key for found in progress.remaining() for key in progress.keys(found)]
@@ -304,19 +321,20 @@ def _told(standing: Standing) -> str:
 
 def _answer(
     progress: Progress,
-    sealed: Mapping[tuple[str, str], bytes],
+    sealed: Mapping[tuple[str, int], bytes],
     session_pem: str | None,
     receipt: Receipt | None,
 ) -> RewrapAnswer:
     """Step 11."""
     carried: dict[str, object] = {} if receipt is None else {"receipt": receipt.text()}
     responses: list[PolicyResult] = []
-    for found in progress.asked.objects:
+    for entry in progress.asked.entries:
         results: list[KeyResult] = []
-        for key in found.keys:
-            results.append(_result(progress, found, key, sealed, carried))
+        for place, entry_id in enumerate(entry.key_entries):
+            name = (entry.object_id, place)
+            results.append(_result(progress, name, entry_id, sealed, carried))
             carried = {}
-        responses.append(PolicyResult(found.entry.policy.id, tuple(results)))
+        responses.append(PolicyResult(entry.policy_id, tuple(results)))
     answer = RewrapAnswer(tuple(responses), session_pem if receipt is not None else None)
     return _in_older_form(answer) if progress.asked.body.older else answer
 
@@ -331,14 +349,14 @@ def _in_older_form(answer: RewrapAnswer) -> RewrapAnswer:
 
 def _result(
     progress: Progress,
-    found: AskedObject,
-    key: AskedKey,
-    sealed: Mapping[tuple[str, str], bytes],
+    name: tuple[str, int],
+    entry_id: str,
+    sealed: Mapping[tuple[str, int], bytes],
     carried: Mapping[str, object],
 ) -> KeyResult:
-    owed = list(progress.verdicts.obligations(found.id))
+    """The result of the key *name*, which is the object's id and the place of the key in it."""
+    owed = list(progress.verdicts.obligations(name[0]))
     metadata: dict[str, object] = {"X-Required-Obligations": owed, **carried}
-    if (refusal := progress.refusals.get(found.id)) is not None:
-        return KeyResult(key.entry_id, "fail", metadata, error=refusal.told)
-    share = b64(sealed[found.id, key.entry_id])
-    return KeyResult(key.entry_id, "permit", metadata, kasWrappedKey=share)
+    if (refusal := progress.refusals.get(name[0])) is not None:
+        return KeyResult(entry_id, "fail", metadata, error=refusal.told)
+    return KeyResult(entry_id, "permit", metadata, kasWrappedKey=b64(sealed[name]))

@@ -140,6 +140,11 @@ async def owing(world: World, doctor: Person) -> Request:
     return world.request(doctor, await world.seal())
 
 
+async def nobodys_key(world: World, doctor: Person) -> Request:
+    """A key id that is none of ours and was never imported."""
+    return world.request(doctor, replaced(await world.seal(), kid="r1"))
+
+
 async def unknown_key(world: World, doctor: Person) -> Request:
     """A key that is not there."""
     return world.request(doctor, replaced(await world.seal(), kid="clinic:nothing:v1"))
@@ -258,6 +263,7 @@ REASONS = {
     "decision: deny": Reason(denied_by_decision, FORBIDDEN),
     "obligation ": Reason(owing, FORBIDDEN),
     "key ... unknown": Reason(unknown_key, FORBIDDEN),
+    "no key is known as ": Reason(nobodys_key, FORBIDDEN),
     "key ... suspended": Reason(suspended, f"{FORBIDDEN} (kek_disabled)"),
     "key ... has no ": Reason(no_such_wrap, BAD_REQUEST),
     "key ... opens online wraps only": Reason(offline_in_online, BAD_REQUEST),

@@ -357,12 +357,61 @@ class TestFormatsOfRequests:
         [record] = await world.records("denied")
         assert "stands twice" in record["rsn"]
 
-    async def test_an_object_twice_in_a_request_is_refused(self, world: World):
-        """No map of results can be confused by one object under two policy ids."""
-        sealed = await world.seal()
+    async def test_copies_of_an_object_share_its_fate(self, world: World):
+        """Clients open several copies of one file at once: one decision, one row, two results."""
+        doctor, sealed, other = world.person("doctor"), await world.seal(), await world.seal()
+        opened = await world.request(doctor, sealed, other, sealed).send()
+        ids = [response.policyId for response in opened.answer.responses]
+        [record] = await world.records("release")
 
-        problem = await refused(world.request(world.person("doctor"), sealed, sealed))
+        assert opened.shares == [sealed.share, other.share, sealed.share]
+        assert ids == ["policy-0", "policy-1", "policy-2"]
+        assert [row["id"] for row in record["objs"]] == [sealed.id, other.id]
+        assert world.custody.operations["agree"] == 2
+
+    async def test_copies_that_are_refused_are_refused_alike(self, world: World):
+        """No result of one can pass for another's."""
+        doctor, sealed = world.person("doctor"), await world.seal()
+        world.pdp.reasons["doctor"] = "no"
+        opened = await world.request(doctor, sealed, sealed).send()
+
+        assert opened.statuses == ["fail", "fail"]
+        assert opened.shares == []
+
+    async def test_one_object_under_two_policies_is_refused(self, world: World):
+        """The keys are bound to one of them at most."""
+        one = await world.seal()
+        other = replace(one, policy=(await world.seal()).policy)
+        problem = await refused(world.request(world.person("doctor"), one, other))
+
         assert problem.code == "malformed_request"
+        assert await world.records("release") == []
+
+    async def test_a_key_that_nobody_knows_fails_alone(self, world: World):
+        """Its neighbours are released; it costs neither a question nor an operation."""
+        doctor, sealed = world.person("doctor"), await world.seal()
+        strange = replaced(await world.seal(), kid="r1")
+        opened = await world.request(doctor, strange, sealed).send()
+        [release], [denied] = await world.records("release"), await world.records("denied")
+
+        assert opened.statuses == ["fail", "permit"]
+        assert opened.shares == [sealed.share]
+        assert [row["id"] for row in release["objs"]] == [sealed.id]
+        assert [(row["id"], row["rsn"]) for row in denied["objs"]] == [
+            (strange.id, "no key is known as 'r1'")
+        ]
+        assert world.custody.operations["agree"] == 1
+
+    async def test_nothing_but_unknown_keys_is_a_refusal_on_record(self, world: World):
+        """Told like any other denial, without a question to the PDP."""
+        strange = replaced(await world.seal(), kid="r1")
+        opened = await world.request(world.person("doctor"), strange).send()
+        [denied] = await world.records("denied")
+
+        assert opened.statuses == ["fail"]
+        assert "desc = forbidden" in opened.errors[0]
+        assert denied["rsn"] == "no key is known as 'r1'"
+        assert (world.pdp.asked, sum(world.custody.operations.values())) == (0, 0)
 
     async def test_an_offline_wrap_does_not_open_in_an_online_scope(self, world: World):
         """Whoever read an object cannot wrap its key anew under a friendlier policy."""

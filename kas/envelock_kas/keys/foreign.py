@@ -91,6 +91,16 @@ def key_ids(projection: Projection, access: KeyAccess, policy: Policy) -> tuple[
     return (found,)
 
 
+def key_ids_if_known(
+    projection: Projection, access: KeyAccess, policy: Policy
+) -> tuple[KeyId, ...]:
+    """As `key_ids`; none for a key that is not known."""
+    try:
+        return key_ids(projection, access, policy)
+    except UnknownKeyError:
+        return ()
+
+
 def _unnamed(projection: Projection, access: KeyAccess, policy: Policy) -> tuple[KeyId, ...]:
     try:
         algorithm = algorithm_of_wrap(access)
