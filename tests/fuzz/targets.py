@@ -18,6 +18,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
+from google.protobuf import json_format
 
 import envelock_policies
 from envelock_formats import decision, jose
@@ -57,6 +58,11 @@ from envelock_formats.wrap import (
 )
 from envelock_kas.admin import Announcement
 from envelock_kas.asked import read_asked
+from envelock_kas.opentdf.access import PUBLIC_KEY, REWRAP
+from envelock_kas.opentdf.attributes import ATTRIBUTE_VALUES
+from envelock_kas.opentdf.authorization import GET_BULK, GET_DECISION, GET_ENTITLEMENTS
+from envelock_kas.opentdf.connect import JSON, PROTO
+from envelock_kas.opentdf.discovery import CHECK, WELL_KNOWN
 from envelock_kas.settings import KasSettings
 from envelock_ledger import record, wire
 from envelock_ledger.checkpoint import Checkpoint, open_checkpoint
@@ -74,6 +80,16 @@ from envelock_service.settings import DeploymentSettings, SettingsError, section
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 SEEDS = 40  # of our vectors, for each parser
 NOW = 1_800_000_000
+PROCEDURES = (
+    REWRAP,
+    PUBLIC_KEY,
+    WELL_KNOWN,
+    CHECK,
+    ATTRIBUTE_VALUES,
+    GET_DECISION,
+    GET_BULK,
+    GET_ENTITLEMENTS,
+)
 KEY = ec.derive_private_key(7, ec.SECP256R1())
 JKT = jose.thumbprint(jose.public_jwk(KEY.public_key()))
 RSA = rsa.generate_private_key(65537, 2048)
@@ -307,6 +323,37 @@ def question(data: bytes) -> None:
     read_each(data, several=True, max_bytes=1 << 20, max_evaluations=100)
 
 
+def connect(data: bytes) -> None:
+    """What stock clients send: the first byte says to which procedure, and in which codec."""
+    place = data[0] if data else 0
+    PROCEDURES[place % len(PROCEDURES)].parse((JSON, PROTO)[place // 128], data[1:])
+
+
+def _messages() -> list[bytes]:
+    """A message of each procedure in each codec."""
+    token = {"token": {"jwt": "a.b.c"}}
+    claims = {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"a": [1, {}]}}
+    chain = {"entityChain": {"entities": [{"userName": "a", "claims": claims}]}}
+    resource = {"attributeValues": {"fqns": ["https://n.example/attr/a/value/v"]}}
+    asked = {"entityIdentifier": chain, "action": {"name": "read"}, "resources": [resource]}
+    whole: list[dict[str, object]] = [
+        {"signedRequestToken": "a.b.c"},
+        {"algorithm": "rsa:2048", "v": "2"},
+        {},
+        {"service": "x"},
+        {"fqns": ["https://n.example/attr/a/value/v"]},
+        {"entityIdentifier": token, "action": {"name": "read"}, "resource": resource},
+        {"decisionRequests": [asked]},
+        {"entityIdentifier": {"withRequestToken": True}},
+    ]
+    found: list[bytes] = []
+    for place, (method, message) in enumerate(zip(PROCEDURES, whole, strict=True)):
+        wire = json_format.ParseDict(message, method.wire_takes()).SerializeToString()
+        found += [bytes([place]) + json.dumps(message).encode()]
+        found += [bytes([128 + place - 128 % len(PROCEDURES)]) + wire]
+    return found
+
+
 def key_sets(data: bytes) -> None:
     """Documents of an issuer, and what the PDP announces."""
     document = parse_object(data)
@@ -512,6 +559,7 @@ TARGETS = {
     "bundle": Target(bundle, (FormatError, BundleError), _bundles),
     "canonical": Target(canonical),
     "claims": Target(claims, seeds=_claims),
+    "connect": Target(connect, seeds=_messages),
     "container": Target(container, max_bytes=1 << 17),
     "frames": Target(frames, (LedgerUnavailableError, msgspec.MsgspecError), _frames),
     "key_access": Target(key_access),

@@ -83,15 +83,24 @@ class Method(Generic[T]):
             codec = request.content_type
         request[_CODEC] = codec
         try:
-            if codec == PROTO:
-                message = self.wire_takes()
-                message.ParseFromString(body)
-                return convert(json_format.MessageToDict(message), self.takes)
-            return decode(body or b"{}", self.takes, max_bytes=len(body) + 2)
-        except DecodeError as error:
-            raise Problem("malformed_request", "not a message of this procedure") from error
+            return self.parse(codec, body)
         except FormatError as error:
             raise Problem("malformed_request", str(error)) from error
+
+    def parse(self, codec: str, body: bytes) -> T:
+        """Read a message that came in *codec*.
+
+        Raises:
+            FormatError: It is none of this procedure.
+        """
+        if codec == JSON:
+            return decode(body or b"{}", self.takes, max_bytes=len(body) + 2)
+        message = self.wire_takes()
+        try:
+            message.ParseFromString(body)
+            return convert(json_format.MessageToDict(message), self.takes)
+        except (DecodeError, TypeError, ValueError, json_format.Error) as error:
+            raise FormatError("not a message of this procedure") from error
 
     def answer(self, request: web.Request, given: msgspec.Struct) -> web.Response:
         """*given* as an answer, in the codec that the request came in."""
