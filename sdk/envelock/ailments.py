@@ -47,7 +47,8 @@ AILMENTS: Final[dict[str, Ailment]] = {
     "zip-missing-entry": Ailment("payload or manifest is missing", _FILES),
     "zip-compressed": Ailment(
         "an entry is compressed", (ENVELOCK, GO, WEB, JAVA), repairable=True),
-    "zip-encrypted": Ailment("an entry is encrypted by zip, or compressed in a rare way", _FILES),
+    "zip-encrypted": Ailment("an entry is encrypted by zip", _FILES),
+    "zip-compressed-rarely": Ailment("an entry is compressed in a rare way", _CHECKING),
     "zip-directory-far": Ailment(
         "the directory is not within the last 1000 bytes", (WEB,), repairable=True),
     "zip64-in-part": Ailment(
@@ -104,9 +105,9 @@ AILMENTS: Final[dict[str, Ailment]] = {
         "hashes are text, but a version is stated; Go and Java expect none then", (GO, JAVA)),
     "schema-version": Ailment("the version of the format is unknown", (ENVELOCK,)),
     "binding-bare": Ailment(
-        "a policy binding is a bare text, not an object", (GO, PYTHON), repairable=True),
+        "a policy binding is a bare text, not an object", repairable=True),
     "binding-without-alg": Ailment(
-        "a policy binding names no algorithm", (GO, PYTHON), repairable=True),
+        "a policy binding names no algorithm", (GO,), repairable=True),
     "binding-raw": Ailment("a policy binding is 32 raw bytes, not hex", (PLATFORM,)),
     "binding-malformed": Ailment(
         "a policy binding is of an unknown form or algorithm", (ENVELOCK, PLATFORM)),
@@ -128,6 +129,8 @@ AILMENTS: Final[dict[str, Ailment]] = {
     "policy-uuid": Ailment("the policy has no uuid but zeros, so audits cannot tell it apart"),
     "policy-empty": Ailment("the policy asks nothing; many servers deny that, some permit it"),
     "assertion-malformed": Ailment("an assertion is malformed", (ENVELOCK, PYTHON)),
+    "assertion-incomplete": Ailment(
+        "an assertion or its binding lacks a member, or has one too many", (PYTHON,)),
     "assertion-unbound": Ailment("an assertion has no signature", _CHECKING),
     "assertion-twice": Ailment("two assertions have the same id", (ENVELOCK,)),
     "assertion-key-inside": Ailment(

@@ -43,10 +43,15 @@ class Entry:
     packed: int  # bytes in the file
     size: int  # bytes when unpacked
     crc: int | None  # None: nobody says
-    deflated: bool = False
+    method: int = 0  # of compression; 0: none
     flags: int = 0
     extra: bytes = b""
     stated: tuple[int, int, int] = (0, 0, 0)  # the 32-bit fields: size, packed, offset
+
+    @property
+    def deflated(self) -> bool:
+        """Whether the data is compressed in the usual way."""
+        return self.method == _DEFLATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +195,6 @@ def _central(raw: bytes, shift: int) -> Entry:
     stated = (size, packed, offset)
     wide = iter(_zip64(extra))
     size, packed, offset = (next(wide, value) if value == _MAX32 else value for value in stated)
-    if method not in {0, _DEFLATED}:
-        flags |= _ENCRYPTED  # nothing here unpacks it
     return Entry(
         name=name.decode("utf-8", "backslashreplace"),
         offset=offset + shift,
@@ -199,7 +202,7 @@ def _central(raw: bytes, shift: int) -> Entry:
         packed=packed,
         size=size,
         crc=crc,
-        deflated=method == _DEFLATED,
+        method=method,
         flags=flags,
         extra=extra,
         stated=stated,
@@ -254,6 +257,9 @@ def _chosen(name: str, entries: list[Entry], findings: Findings) -> Entry | None
     if entry.flags & _ENCRYPTED:
         findings.add("zip-encrypted", name)
         return None
+    if entry.method not in {0, _DEFLATED}:
+        findings.add("zip-compressed-rarely", name)
+        return None
     if entry.deflated:
         findings.add("zip-compressed", name)
     if entry.start < 0:
@@ -288,7 +294,7 @@ def _local(source: RandomAccess, entry: Entry, after: int, findings: Findings) -
     name = rest[:names].decode("utf-8", "backslashreplace")
     differs = name != entry.name or (flags ^ entry.flags) & (_STREAMED | _ENCRYPTED)
     true = (_MAX32, 0, min(entry.size, _MAX32), min(entry.packed, _MAX32))
-    if differs or (method == _DEFLATED) is not entry.deflated or {packed, size} - set(true):
+    if differs or method != entry.method or {packed, size} - set(true):
         findings.add("zip-local-header", entry.name)
     if not flags & _STREAMED:
         if crc != entry.crc:

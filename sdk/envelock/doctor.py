@@ -141,7 +141,7 @@ def _examined(source: RandomAccess, progress: Progress | None) -> _Patient:
     if payload is not None:
         check_payload(source, payload, findings, progress)
     _ask_reader(source, findings)
-    if "manifest-ambiguous" in findings or "manifest-shape" in findings:
+    if "manifest-shape" in findings:
         members = None
         findings.give_up(*OF_MANIFEST)
     return _Patient(Anatomy(payload, anatomy.manifest), raw, members, tuple(findings))

@@ -19,7 +19,7 @@ from envelock.shapes import (
     text_of,
     unknown_members,
 )
-from envelock_formats.canonical import MAX_DEPTH, Json, parse, refuse_depth
+from envelock_formats.canonical import parse
 from envelock_formats.errors import FormatError
 from envelock_formats.tdf.manifest import (
     LEGACY_VERSIONS,
@@ -36,21 +36,12 @@ _HEX_SIZES = {32: 64, 16: 32}
 
 
 def parse_patiently(raw: bytes, findings: Findings) -> Members | None:
-    """The manifest's members: strictly read, or else as a lenient reader would see them.
-
-    INVARIANT: members are given back for repair only when they have exactly one reading; a manifest
-    that has several is noted as `manifest-ambiguous`.
-    """
+    """The manifest's members; None when there are none, or they have more than one reading."""
     try:
         found = parse(raw, max_bytes=MAX_MANIFEST)
     except FormatError:
-        try:
-            found = _leniently(raw)
-        except (ValueError, RecursionError, FormatError):
-            readable = _is_json(raw)
-            findings.add("manifest-ambiguous" if readable else "manifest-not-json", "manifest")
-            return None
-        findings.add("manifest-ambiguous", "manifest")
+        findings.add("manifest-ambiguous" if _is_json(raw) else "manifest-not-json", "manifest")
+        return None
     if not isinstance(found, dict):
         findings.add("manifest-shape", "manifest")
         return None
@@ -100,12 +91,6 @@ def sizes_of(integrity: Members) -> Iterator[tuple[int, int]]:
             follows = sealed_default
         sealed = _or(segment.get("encryptedSegmentSize"), follows)
         yield size, sealed
-
-
-def _leniently(raw: bytes) -> Json:
-    value: Json = json.loads(raw)
-    refuse_depth(value, MAX_DEPTH)
-    return value
 
 
 def _is_json(raw: bytes) -> bool:

@@ -132,6 +132,8 @@ def examine_assertions(found: object, findings: Findings) -> None:
             findings.add("assertion-malformed", where)
             continue
         _examine_assertion(stated, where, findings)
+        if not _is_complete(value):
+            findings.add("assertion-incomplete", where)
         if stated.id in ids:
             findings.add("assertion-twice", where)
         ids.add(stated.id)
@@ -146,3 +148,10 @@ def _examine_assertion(stated: StatedAssertion, where: str, findings: Findings) 
         findings.add("assertion-key-inside", where)
     if stated.value_is_object:
         findings.add("assertion-object", where)
+
+
+def _is_complete(value: Members) -> bool:
+    """Whether an assertion has the members that a reader without defaults wants."""
+    binding = value.get("binding")
+    known = not isinstance(binding, dict) or binding.keys() == {"method", "signature"}
+    return known and value.keys() >= {"id", "type", "scope", "statement"}

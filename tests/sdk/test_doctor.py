@@ -101,7 +101,8 @@ CASES = {
     "zip-extra-entry": zipped(*BOTH, ("more", b"x")),
     "zip-missing-entry": zipped(BOTH[0]),
     "zip-compressed": zipped(compression=zipfile.ZIP_DEFLATED),
-    "zip-encrypted": zipped(compression=zipfile.ZIP_BZIP2),
+    "zip-compressed-rarely": zipped(compression=zipfile.ZIP_BZIP2),
+    "zip-encrypted": patched(DIRECTORY + 8, b"\x09"),
     "zip-directory-far": zipped(*BOTH, *((f"{n:090}", b"") for n in range(9))),
     "zip-descriptor": patched(MANIFEST - 8, b"\0\0\0\0"),
     "zip-local-header": patched(MANIFEST + 8, b"\x08\0"),
@@ -154,6 +155,7 @@ CASES = {
                            policy(uuid="00000000-0000-0000-0000-000000000000")),
     "policy-empty": file_of(f"{ENCRYPTION}.policy", policy()),
     "assertion-malformed": asserting(5),
+    "assertion-incomplete": asserting({"id": "a"}),
     "assertion-unbound": asserting({"id": "a"}),
     "assertion-twice": asserting(SIGNED, SIGNED),
     "assertion-author": asserting(
