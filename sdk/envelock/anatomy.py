@@ -140,6 +140,8 @@ def _directory(source: RandomAccess, findings: Findings) -> _Directory | None:
     if over:
         findings.add("zip-comment" if comment == over else "zip-trailing", f"{over} bytes")
     end, narrow = base + at, offset
+    if _SIGNED <= narrow < _MAX32:
+        findings.add("zip32-large", "the end of the zip")
     if (found := _end64(source, base + at)) is not None:
         end, length, offset = found
     elif _MAX32 in (length, offset):

@@ -1,8 +1,11 @@
 """The doctor: every ailment is found and told, and mended where no key is needed."""
 
 import contextlib
+import dataclasses
 import io
 import json
+import struct
+import warnings
 import zipfile
 
 import pytest
@@ -12,11 +15,13 @@ from hypothesis import strategies as st
 from sdk.test_cli import envelock  # noqa: F401 a fixture
 
 from envelock import Assertion, ConfigError, Demands, FormatError, Statement
-from envelock.ailments import AILMENTS, READERS
+from envelock.ailments import AILMENTS, READERS, Findings
+from envelock.anatomy import dissect
 from envelock.doctor import examine, repair
 from envelock.reader import SealedFile
 from envelock.repairing import mended
 from envelock_formats.framing import b64, from_b64
+from envelock_formats.tdf import container
 from envelock_formats.tdf.assertions import aggregate, write_assertion
 from envelock_formats.tdf.container import read_container
 
@@ -58,6 +63,48 @@ BOTH = (("0.payload", PAYLOAD), ("0.manifest.json", TEXT))
 GOOD = file_of()
 DIRECTORY = GOOD.rindex(b"PK\1\2", 0, GOOD.rindex(b"PK\1\2"))
 MANIFEST = GOOD.index(b"PK\3\4", 4)
+
+
+def large(size):
+    """What comes before and after a payload of *size* bytes, and that as a source."""
+    head = container.payload_header(size)
+    tail = container.trailer(start=len(head), size=size, crc=0, manifest=TEXT)
+    return head, tail
+
+
+@dataclasses.dataclass
+class Sparse:
+    """A file with a large hole in it."""
+
+    head: bytes
+    hole: int
+    tail: bytes
+
+    @property
+    def size(self):
+        """Bytes in all."""
+        return len(self.head) + self.hole + len(self.tail)
+
+    def read_into(self, offset, buffer):
+        """Zeros, but for both ends."""
+        count = max(0, min(len(buffer), self.size - offset))
+        for at in range(count):
+            place = offset + at - len(self.head)
+            if place < 0:
+                buffer[at] = self.head[place]
+            else:
+                buffer[at] = self.tail[place - self.hole] if place >= self.hole else 0
+        return count
+
+    def close(self):
+        """Nothing to close."""
+
+
+def in_part(tail):
+    """The end as Python writes it between 2 and 4 GiB: zip64 entries, but no zip64 end."""
+    end = tail.index(b"PK\6\6")
+    length, offset = struct.unpack_from("<2Q", tail, end + 40)
+    return tail[:end] + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2, 2, length, offset, 0)
 
 
 def policy(**members):
@@ -208,8 +255,59 @@ def test_a_gap_between_entries_is_found():
     assert "zip-shifted" in found or "zip-gap" in found
 
 
+class TestLarge:
+    """Numbers from 2 GiB on, which readers take in different ways; nobody reads the payload."""
+
+    def odd(self, head, size, tail):
+        """What is odd about the container."""
+        findings = Findings()
+        anatomy = dissect(Sparse(head, size, tail), findings)
+        assert (anatomy.payload.size, anatomy.payload.start) == (size, len(head))
+        return {finding.code for finding in findings}
+
+    @pytest.mark.parametrize("size", [(1 << 31) - 300, (1 << 31) - 1, 3 << 30, 5 << 30])
+    def test_what_is_written_here_is_read_by_all(self, size):
+        """Zip64 in full from 2 GiB on."""
+        assert self.odd(large(size)[0], size, large(size)[1]) <= {"zip-directory-far"}
+
+    def test_what_python_writes_is_not_for_go(self):
+        """Zip64 entries, but a plain end record."""
+        head, tail = large(3 << 30)
+        assert "zip64-in-part" in self.odd(head, 3 << 30, in_part(tail))
+
+    @pytest.mark.parametrize("size", [(1 << 31) - 1, 3 << 30])
+    def test_plain_numbers_are_not_for_java(self, monkeypatch, size):
+        """It takes the highest bit for a sign."""
+        monkeypatch.setattr(container, "_WIDE", 0xFFFFFFFF)
+        head, tail = large(size)
+
+        assert "zip32-large" in self.odd(head, size, tail)
+
+
+def test_rarer_containers():
+    """Bytes in front that the offsets count, an entry that is repeated, an unknown extra field."""
+    out = io.BytesIO(b"#!/bin/sh\n")
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "a") as made:
+        warnings.simplefilter("ignore")
+        for name, data in (*BOTH, BOTH[0]):
+            entry = zipfile.ZipInfo(name)
+            entry.extra = b"\x99\x99\0\0"
+            made.writestr(entry, data)
+
+    assert {"zip-leading", "zip-duplicate-entry", "zip-extra-field"} <= codes(out.getvalue()).keys()
+
+
+def test_segments_that_are_too_large_or_too_many():
+    """Java stops at 4 MiB, this reader at 64."""
+    for size, code in ((5 << 20, "segment-over-4-mib"), (65 << 20, "segment-over-64-mib")):
+        stated = {"hash": b64(bytes(16)), "segmentSize": size, "encryptedSegmentSize": size + 28}
+        assert code in codes(file_of(f"{INTEGRITY}.segments.0", stated))
+    many = file_of(f"{INTEGRITY}.more", "x" * (11 << 20))
+    assert codes(many).keys() == {"manifest-too-large"}
+
+
 def test_every_ailment_is_told_of_known_readers():
-    """The table names nobody else, and most of it is tried above."""
+    """The table names nobody else, and all of it is tried, here or above."""
     assert all(set(ailment.refused_by) <= set(READERS) for ailment in AILMENTS.values())
     untried = AILMENTS.keys() - CASES.keys()
     assert untried == {

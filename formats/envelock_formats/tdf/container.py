@@ -1,8 +1,9 @@
 """The container: a zip with exactly `0.payload` and `0.manifest.json`, both stored.
 
 Written as a stream, payload first: its sizes and CRC follow in a data descriptor. Zip64 appears
-only where a number does not fit in 32 bits, since some readers cannot take it earlier. No extra
-fields below that, no comment, one fixed timestamp (a clock would only tell on people).
+only where a number reaches 2 GiB: Java clients read 32 bits with a sign, and Go clients take zip64
+entries only when the end record is zip64 too, which it then is. No extra fields below that, no
+comment, one fixed timestamp (a clock would only tell on people).
 
 Read without any search and without any slack: every byte belongs to one structure, and local
 headers agree with the central directory. So no two readers can see two different files in one
@@ -38,6 +39,7 @@ _STREAMED = 0x0008  # sizes and CRC follow in a descriptor
 _UTF8 = 0x0800
 _DATE = 0x0021  # 1980-01-01
 _MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
+_WIDE = 1 << 31  # numbers from here on are written as zip64
 _ZIP64 = 0x0001
 _TIMES = frozenset({0x5455, 0x7875})  # Info-ZIP: timestamps, owner
 _MAX_DIRECTORY = 1024  # bytes; two entries with their names and accepted extra fields need less
@@ -73,9 +75,9 @@ def payload_header(size: int | None = None) -> bytes:
     """The first bytes of a container, in front of the payload.
 
     Args:
-        size: Bytes of payload when known; from 4 GiB on the header announces zip64.
+        size: Bytes of payload when known; from 2 GiB on the header announces zip64.
     """
-    large = size is not None and size >= _MAX32
+    large = size is not None and size >= _WIDE
     extra = _EXTRA.pack(_ZIP64, 16) + bytes(16) if large else b""
     sizes = _MAX32 if large else 0
     flags = (_VERSION, _STREAMED, 0, 0, _DATE)
@@ -92,7 +94,7 @@ def trailer(*, start: int, size: int, crc: int, manifest: bytes) -> bytes:
         crc: CRC-32 of the payload.
         manifest: The manifest's bytes.
     """
-    wide = size >= _MAX32
+    wide = size >= _WIDE
     descriptor = (_DESCRIPTOR64 if wide else _DESCRIPTOR).pack(b"PK\7\10", crc, size, size)
     offset = start + size + len(descriptor)
     payload = _Entry(PAYLOAD, _STREAMED, crc, size, 0)
@@ -138,11 +140,11 @@ def read_container(read_at: ReadAt, size: int) -> Container:
 
 
 def _directory_entry(entry: _Entry) -> bytes:
-    wide = [entry.size, entry.size] if entry.size >= _MAX32 else []
-    wide += [entry.offset] if entry.offset >= _MAX32 else []
+    wide = [entry.size, entry.size] if entry.size >= _WIDE else []
+    wide += [entry.offset] if entry.offset >= _WIDE else []
     extra = _EXTRA.pack(_ZIP64, 8 * len(wide)) + struct.pack(f"<{len(wide)}Q", *wide)
     extra = extra if wide else b""
-    size, offset = min(entry.size, _MAX32), min(entry.offset, _MAX32)
+    size, offset = _narrow(entry.size), _narrow(entry.offset)
     head = _CENTRAL.pack(
         *(b"PK\1\2", _VERSION, _VERSION, entry.flags, 0, 0, _DATE, entry.crc, size, size),
         *(len(entry.name), len(extra), 0, 0, 0, 0, offset),
@@ -152,12 +154,17 @@ def _directory_entry(entry: _Entry) -> bytes:
 
 def _end(offset: int, size: int) -> bytes:
     wide = b""
-    if offset >= _MAX32:
+    if offset >= _WIDE:
         wide = _END64.pack(
             b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, _ENTRIES, _ENTRIES, size, offset
         ) + _LOCATOR.pack(b"PK\6\7", 0, offset + size, 1)
     count = (_ENTRIES, _ENTRIES)
-    return wide + _END.pack(b"PK\5\6", 0, 0, *count, size, min(offset, _MAX32), 0)
+    return wide + _END.pack(b"PK\5\6", 0, 0, *count, size, _narrow(offset), 0)
+
+
+def _narrow(number: int) -> int:
+    """A number in 32 bits; all ones where it stands in a zip64 field."""
+    return number if number < _WIDE else _MAX32
 
 
 def _directory_place(read_at: ReadAt, size: int) -> tuple[int, int]:
