@@ -248,7 +248,9 @@ class TestRefusing:
         """In the whole deployment; the second is told where the first is, and leaves nothing."""
         await imported(world, old, "r1")
         before = await world.custody.handles()
-        with pytest.raises(KeyExistsError, match="clinic:moved:v1"):
+        with pytest.raises(KeyExistsError, match="as clinic:moved:v1"):
+            await imported(world, made("ec:secp384r1"), "r1", "clinic:other")
+        with pytest.raises(KeyExistsError, match="by another tenant"):
             await imported(world, made("ec:secp384r1"), "r1", "lab:moved")
 
         assert await world.custody.handles() == before

@@ -162,7 +162,8 @@ class Lifecycle:
         """
         registry = self._projection.registry
         if (known := registry.imported(key.kid)) is not None:
-            raise KeyExistsError(f"key id {key.kid!r} was imported before, as {known}")
+            where = f"as {known}" if known.tenant == path.tenant else "by another tenant"
+            raise KeyExistsError(f"key id {key.kid!r} was imported before, {where}")
         if key.legacy and len(registry.legacy(path.tenant)) >= MAX_LEGACY:
             raise TransitionError(f"{path.tenant} has {MAX_LEGACY} legacy keys: no more are tried")
         self._require_wraps(path, "offline")
