@@ -119,6 +119,7 @@ STREAMED_WIDE = {"flags": 8, "local_size": WIDE, "descriptor": wide_descriptor(P
 FORMS = {
     "plain, as Python writes": archive(payload(), manifest()),
     "manifest first": archive(manifest(), payload()),
+    "manifest as the specification names it": archive(payload(), Entry(b"manifest.json", TEXT)),
     "payload streamed, as Go writes": archive(payload(flags=8), manifest()),
     "both streamed": archive(payload(flags=8), manifest(flags=8)),
     "as Java writes": archive(
@@ -173,6 +174,13 @@ FAULTS = {
     "third entry": archive(payload(), manifest(), Entry(b"x", b"")),
     "duplicate manifest": archive(payload(), manifest(), manifest()),
     "duplicate payload": archive(payload(), payload()),
+    "both names of the manifest": archive(manifest(), Entry(b"manifest.json", TEXT)),
+    "both names beside the payload": archive(
+        payload(), manifest(), Entry(b"manifest.json", TEXT)
+    ),
+    "two under the other name": archive(
+        Entry(b"manifest.json", TEXT), Entry(b"manifest.json", TEXT)
+    ),
     "case twin": archive(payload(), Entry(b"0.Manifest.json", TEXT)),
     "path": archive(payload(), Entry(b"../0.manifest.json", TEXT)),
     "absolute path": archive(payload(), Entry(b"/0.manifest.json", TEXT)),

@@ -8,7 +8,8 @@ comment, one fixed timestamp (a clock would only tell on people).
 Read without any search and without any slack: every byte belongs to one structure, and local
 headers agree with the central directory. So no two readers can see two different files in one
 container. Accepted beyond what is written here: both orders, data descriptors on either entry,
-zip64 structures at any size when they agree, and the timestamp fields of Info-ZIP.
+zip64 structures at any size when they agree, the timestamp fields of Info-ZIP, and `manifest.json`,
+the name that the specification gives and some clients write.
 
 APPNOTE 6.3.10. Not compared: versions, times, attributes. Not recomputed: the payload's CRC, which
 the root signature makes needless.
@@ -26,6 +27,8 @@ from envelock_formats.tdf.manifest import MAX_MANIFEST
 
 PAYLOAD: Final = b"0.payload"
 MANIFEST: Final = b"0.manifest.json"
+_SPECIFIED: Final = b"manifest.json"
+_NAMES = ([MANIFEST, PAYLOAD], [PAYLOAD, _SPECIFIED])  # sorted
 _LOCAL = struct.Struct("<4s5H3L2H")  # APPNOTE 4.3.7
 _CENTRAL = struct.Struct("<4s6H3L5H2L")  # 4.3.12
 _END = struct.Struct("<4s4H2LH")  # 4.3.16
@@ -131,11 +134,12 @@ def read_container(read_at: ReadAt, size: int) -> Container:
         data[entry.name] = _local(read_at, entry, boundary)
         position = boundary
     by_name = {entry.name: entry for entry in entries}
+    name = MANIFEST if MANIFEST in by_name else _SPECIFIED
     return Container(
         payload_offset=data[PAYLOAD],
         payload_size=by_name[PAYLOAD].size,
         payload_crc=by_name[PAYLOAD].crc,
-        manifest=_manifest(read_at, by_name[MANIFEST], data[MANIFEST]),
+        manifest=_manifest(read_at, by_name[name], data[name]),
     )
 
 
@@ -221,7 +225,7 @@ def _directory(raw: bytes) -> list[_Entry]:
         length, entry = _central(raw[position:])
         entries.append(entry)
         position += length
-    if position != len(raw) or sorted(entry.name for entry in entries) != [MANIFEST, PAYLOAD]:
+    if position != len(raw) or sorted(entry.name for entry in entries) not in _NAMES:
         raise ContainerError("container: does not hold exactly 0.payload and 0.manifest.json")
     return entries
 
