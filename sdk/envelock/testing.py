@@ -75,6 +75,7 @@ def server(
     settings: str | None = None,
     environment: Mapping[str, str] = {},
     folder: Path | None = None,
+    listen: str = "127.0.0.1:0",
 ) -> Iterator[Server]:
     """Run `envelock up` until the block ends.
 
@@ -87,6 +88,8 @@ def server(
             not used.
         environment: Variables for the servers, beside this process's own.
         folder: Where its directory is made; the usual place for temporary files when None.
+        listen: `HOST:PORT` of the KAS. With a port of its own, files name the KAS by where it is,
+            unless *kas_url* or *settings* say otherwise: stock clients ask there.
 
     Raises:
         UnavailableError: It does not start; the message ends with what it said.
@@ -102,7 +105,7 @@ def server(
             data.mkdir(mode=0o700)
             (data / "envelock.toml").write_text(settings, "utf-8")
         command = [sys.executable, "-m", "envelock", "up", "--json", "--data", str(data)]
-        command += ["--listen", "127.0.0.1:0", "--workers", str(workers)]
+        command += ["--listen", listen, "--workers", str(workers)]
         if policies is not None:
             command += ["--policies", str(Path(policies).absolute())]
         errors = stack.enter_context(said.open("wb"))
