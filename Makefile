@@ -26,7 +26,7 @@ test-slow: $(VENV)/.installed packages ## Long tables: crashes, fuzzing
 interop: $(VENV)/.installed packages ## Clients and files that nobody here wrote, in every pairing (15 minutes, 11 GiB of disk)
 	ENVELOCK_REQUIRE_VECTORS=1 $(BIN)/python -m pytest tests/formats tests/ledger tests/sdk -k "golden or clients or tessera or merkle or wycheproof"
 	ENVELOCK_REQUIRE_CLIENTS=1 $(BIN)/python -m pytest -m "slow or not slow" tests/interop
-	$(BIN)/python tools/interop.py --write docs/interop.md
+	$(BIN)/python tools/interop_matrix.py --write docs/interop.md
 
 mutants: $(VENV)/.installed packages ## Whether the tests notice small changes of the source (about an hour)
 	$(BIN)/python tools/mutants.py

@@ -207,6 +207,8 @@ def _bulk(bench: Bench, client: Installed) -> Iterator[Cell]:
     row = (f"{client.name} to {client.name}",)
     done = _opened(bench, client, sealed, bench.doctor)
     yield Cell("extras", row, f"bulk: {many} files in a request", done.state, done.words)
+    done = _opened(bench, client, [sealed[0]] * many, bench.doctor)
+    yield Cell("extras", row, f"bulk: {many} times the same file", done.state, done.words)
     bad = damaged(sealed[7], bench.folder / "bulk-bad.tdf", other_policy)
     done = _opened(bench, client, [*sealed[:7], bad, *sealed[8:]], bench.doctor)
     right = done.state == REFUSED and len(opened(bench.folder, plain)) == many - 1

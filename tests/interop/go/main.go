@@ -290,18 +290,26 @@ func bulkDecrypt(ctx context.Context, o options) error {
 	return err
 }
 
-// bench opens one file again and again, or many copies of it in each request, and prints JSON.
+// bench seals --count files of a few bytes, opens them again and again, and prints JSON.
 func bench(ctx context.Context, o options) error {
 	client, err := connect(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	sealed, err := os.ReadFile(o.in)
+	given, err := writing(o)
 	if err != nil {
 		return err
 	}
-	once := func() error { return openOne(ctx, client, sealed, o) }
+	sealed := make([]string, o.count)
+	for i := range sealed {
+		var target strings.Builder
+		if _, err := client.CreateTDFContext(ctx, &target, strings.NewReader("bench"), given...); err != nil {
+			return err
+		}
+		sealed[i] = target.String()
+	}
+	once := func() error { return openOne(ctx, client, sealed[0], o) }
 	if o.count > 1 {
 		once = func() error { return openMany(ctx, client, sealed, o) }
 	}
@@ -311,19 +319,19 @@ func bench(ctx context.Context, o options) error {
 	return report(o, once)
 }
 
-func openOne(ctx context.Context, client *sdk.SDK, sealed []byte, o options) error {
+func openOne(ctx context.Context, client *sdk.SDK, sealed string, o options) error {
 	given := append(reading(o), sdk.WithKasAllowlist([]string{o.server}))
-	reader, err := client.LoadTDF(strings.NewReader(string(sealed)), given...)
+	reader, err := client.LoadTDF(strings.NewReader(sealed), given...)
 	if err != nil {
 		return err
 	}
 	return reader.Init(ctx)
 }
 
-func openMany(ctx context.Context, client *sdk.SDK, sealed []byte, o options) error {
-	files := make([]*sdk.BulkTDF, o.count)
+func openMany(ctx context.Context, client *sdk.SDK, sealed []string, o options) error {
+	files := make([]*sdk.BulkTDF, len(sealed))
 	for i := range files {
-		files[i] = &sdk.BulkTDF{Reader: strings.NewReader(string(sealed)), Writer: io.Discard}
+		files[i] = &sdk.BulkTDF{Reader: strings.NewReader(sealed[i]), Writer: io.Discard}
 	}
 	given := append(reading(o), sdk.WithKasAllowlist([]string{o.server}))
 	return client.BulkDecrypt(ctx, sdk.WithTDFs(files...), sdk.WithTDFType(sdk.Standard),

@@ -1,6 +1,6 @@
 """Drive clients that nobody here wrote against our server, and write down what came of it.
 
-    python tools/interop.py [--only TABLE ...] [--write docs/interop.md] [--json OUT]
+    python tools/interop_matrix.py [--only TABLE ...] [--write docs/interop.md] [--json OUT]
 
 Exit code 1 when a cell that is expected to pass does not, or the other way round: then either side
 has changed, and `tests/interop/report.py` is where it is written down. What cannot be had here is
