@@ -1,11 +1,11 @@
 """What is expected of each cell, and the document that is made of all."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from interop.cells import Cell
+from interop.cells import EVERY, Cell
 from interop.clients import NOT_RUN, OK, REFUSED, Installed
 
 _WORDS_SHOWN = 170
@@ -36,11 +36,10 @@ _OPENED_BY_PYTHON = {
     "last segment cut off",
 }
 _TOLD = {
-    "Java SDK": "Maven's registry does not have it: its requests are replayed by"
+    "Java SDK": "no registry that is reached here serves it; its requests are replayed by"
     " `tests/interop/test_shapes.py`",
-    "JavaScript SDK, current": "its registry has the predecessor only: its requests are replayed"
-    " likewise",
-    "otdfctl": "no module proxy has it: it is the Go SDK with a command line",
+    "JavaScript SDK, current": "likewise; its predecessor is served, and its requests are replayed",
+    "otdfctl": "likewise; it is the Go SDK with a command line",
     "Go SDK 0.36": "it wants a newer Go than the one here; 0.35 is the newest that this one builds",
 }
 
@@ -158,22 +157,27 @@ def _sizes(cells: Sequence[Cell], notes: _Notes) -> list[str]:
     ]
     for algorithm, group in groupby(cells, key=lambda cell: cell.row[0]):
         found = list(group)
-        if len(found) == 1:
-            lines += ["", f"`{algorithm}`: {notes.mark(found[0])}"]
-            continue
-        readers = list(dict.fromkeys(cell.row[2] for cell in found))
-        lines += [
-            "",
-            f"| `{algorithm}` | {' | '.join(readers)} |",
-            "|---" * (len(readers) + 1) + "|",
-        ]
-        for writer in dict.fromkeys(cell.row[1] for cell in found):
-            told = [
-                _sum([cell for cell in found if cell.row[1:] == (writer, reader)], notes)
-                for reader in readers
-            ]
-            lines.append(f"| **{writer}** | {' | '.join(told)} |")
+        lines += ["", *_grid_of(algorithm, found, notes)]
+        absent = {cell.row[1]: notes.mark(cell) for cell in found if cell.row[2] == EVERY}
+        if absent:
+            told = ", ".join(f"{writer} {mark}" for writer, mark in absent.items())
+            lines += ["", f"Writing under `{algorithm}`: {told}."]
     return lines
+
+
+def _grid_of(algorithm: str, cells: Sequence[Cell], notes: _Notes) -> Iterator[str]:
+    """The table of one kind of key, of those clients that write under it."""
+    found = [cell for cell in cells if cell.row[2] != EVERY]
+    readers = list(dict.fromkeys(cell.row[2] for cell in found))
+    if readers:
+        yield f"| `{algorithm}` | {' | '.join(readers)} |"
+        yield "|---" * (len(readers) + 1) + "|"
+    for writer in dict.fromkeys(cell.row[1] for cell in found):
+        told = [
+            _sum([cell for cell in found if cell.row[1:] == (writer, reader)], notes)
+            for reader in readers
+        ]
+        yield f"| **{writer}** | {' | '.join(told)} |"
 
 
 def _sum(cells: Sequence[Cell], notes: _Notes) -> str:

@@ -121,7 +121,7 @@ def test_web_sdk_finds_its_way(stock):
     assert values[SECRET]["attribute"]["rule"] == "ATTRIBUTE_RULE_TYPE_ENUM_HIERARCHY"
 
 
-def test_browsers_may_ask_first(stock):
+def test_what_is_not_there_is_said(stock):
     """An unknown attribute is `not_found`, and an unknown procedure `unimplemented`."""
     person = stock.person("doctor")
     headers = {"Authorization": f"Bearer {Caller(person).bearer()}"}

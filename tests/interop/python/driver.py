@@ -55,7 +55,7 @@ def missing(given: argparse.Namespace) -> str:
     if given.operation == "bulk-decrypt":
         return "otdf-python opens one file a request"
     if given.operation == "encrypt" and given.algorithm != "rsa:2048":
-        return f"otdf-python wraps with RSA only, not {given.algorithm}"
+        return "otdf-python wraps with keys of RSA 2048 only"
     if given.session != "rsa:2048":
         return "otdf-python has its answers sealed to RSA keys only"
     if given.dpop != "off":
