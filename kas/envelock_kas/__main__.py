@@ -32,6 +32,7 @@ from envelock_kas.pdp_socket import PdpSocket
 from envelock_kas.settings import (
     CustodySettings,
     KasSettings,
+    require_algorithms,
     require_safe_address,
 )
 from envelock_kas.watching import Probes, Watch
@@ -112,11 +113,7 @@ async def _parts(
     custody_settings = section(data / FILE, "custody", CustodySettings)
     custody = custody_of(data, custody_settings, deployment)
     stack.push_async_callback(custody.aclose)
-    if missing := sorted(set(settings.algorithms) - set(custody.algorithms)):
-        raise SettingsError(
-            f"the custody {custody.name!r} holds no {missing[0]} keys",
-            "leave it out of algorithms in [kas]",
-        )
+    require_algorithms(settings, custody)
     ledger = LedgerClient(socket_path(data, WRITING_ROLE))
     stack.push_async_callback(ledger.aclose)
     pdp_socket = Address(data / "run" / "pdp.sock")

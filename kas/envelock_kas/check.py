@@ -16,7 +16,12 @@ from envelock_formats.wrap import UnwrapError
 from envelock_kas.__main__ import custody_of, tls_of
 from envelock_kas.custody import AES, Custody
 from envelock_kas.errors import CustodyError, KasError
-from envelock_kas.settings import CustodySettings, KasSettings, require_safe_address
+from envelock_kas.settings import (
+    CustodySettings,
+    KasSettings,
+    require_algorithms,
+    require_safe_address,
+)
 from envelock_service.findings import Findings
 from envelock_service.oidc import CallerSettings, fetch_keys
 from envelock_service.settings import FILE, DeploymentSettings, SettingsError, section
@@ -62,7 +67,7 @@ async def check(findings: Findings, data: Path, listen: str) -> None:
     if kas.tls_cert_file is not None:
         with findings.check("tls", "certificate and key fit", "see tls_cert_file, tls_key_file"):
             tls_of(data, kas)
-    await _check_custody(findings, data, custody, deployment)
+    await _check_custody(findings, data, custody, deployment, kas)
     for issuer in callers.issuers:
         hint = "see [callers] and the way to the issuer"
         with findings.check("issuer", f"{issuer.issuer}: its keys can be fetched", hint):
@@ -77,7 +82,11 @@ async def check(findings: Findings, data: Path, listen: str) -> None:
 
 
 async def _check_custody(
-    findings: Findings, data: Path, settings: CustodySettings, deployment: DeploymentSettings
+    findings: Findings,
+    data: Path,
+    settings: CustodySettings,
+    deployment: DeploymentSettings,
+    kas: KasSettings,
 ) -> None:
     if settings.kind == "local" and not (data / settings.directory).is_dir():
         findings.add("custody", "ok", f"local: {settings.directory} is made at the first start")
@@ -86,6 +95,7 @@ async def _check_custody(
     with findings.check("custody", f"{settings.kind}: a scratch key wraps and unwraps", hint):
         custody = custody_of(data, settings, deployment)
         try:
+            require_algorithms(kas, custody)
             await _round_trip(custody)
         finally:
             await custody.aclose()

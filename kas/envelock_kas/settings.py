@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from envelock_kas.custody import EC, RSA, OfflineAlgorithm
+from envelock_kas.custody import EC, RSA, Custody, OfflineAlgorithm, require_held
+from envelock_kas.errors import RefusedKeyError
 from envelock_kas.guard import GuardSettings
 from envelock_kas.keys.template import TemplateError, check_template
 from envelock_service.settings import SettingsError
@@ -81,6 +82,18 @@ def _require_url(name: str, url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
         raise ValueError(f"{name}: {url!r} is not an http(s) URL")
+
+
+def require_algorithms(settings: KasSettings, custody: Custody) -> None:
+    """Refuse settings that have first use make keys of a kind that *custody* does not hold.
+
+    Raises:
+        SettingsError: The first of them.
+    """
+    try:
+        require_held(custody, settings.algorithms)
+    except RefusedKeyError as error:
+        raise SettingsError(str(error), "leave it out of algorithms in [kas]") from error
 
 
 def require_safe_address(settings: KasSettings, host: str) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mlkem, padding, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
+    load_der_private_key,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -343,6 +344,106 @@ def wrap_curve(given: dict) -> dict:
         for name in ("recipient", "ephemeral")
     )
     return wrap_between(recipient, ephemeral, given) | {"algorithm": named}
+
+
+# By the last bytes of the object identifier: ML-KEM, its lengths, the curve and the label.
+KEMS = {
+    "608648016503040402": ("mlkem:768", 1184, 1088, None, b""),
+    "608648016503040403": ("mlkem:1024", 1568, 1568, None, b""),
+    "2b0601040183e62d81c87a": ("hpqt:xwing", 1184, 1088, "x25519", b"\\.//^\\"),
+    "2b0601050507063b": (
+        "hpqt:secp256r1-mlkem768",
+        1184,
+        1088,
+        ec.SECP256R1(),
+        b"MLKEM768-P256",
+    ),
+    "2b0601050507063f": (
+        "hpqt:secp384r1-mlkem1024",
+        1568,
+        1568,
+        ec.SECP384R1(),
+        b"MLKEM1024-P384",
+    ),
+}
+
+
+def der_of(tag: int, content: bytes) -> bytes:
+    """One DER value."""
+    size = len(content)
+    if size < 128:
+        return bytes([tag, size]) + content
+    long = size.to_bytes(2 if size > 255 else 1, "big")
+    return bytes([tag, 128 + len(long)]) + long + content
+
+
+def der_parts(encoded: bytes) -> list[tuple[int, bytes]]:
+    """The DER values that bytes consist of."""
+    found = []
+    while encoded:
+        require(len(encoded) > 1, "DER")
+        size, start = encoded[1], 2
+        if size >= 128:
+            start += size - 128
+            size = int.from_bytes(encoded[2:start], "big")
+        content = encoded[start : start + size]
+        value = der_of(encoded[0], content)
+        if not encoded.startswith(value):
+            raise RefusedError("DER")
+        found.append((encoded[0], content))
+        encoded = encoded[len(value) :]
+    return found
+
+
+def wrap_kem(given: dict) -> dict:
+    """A share opened with a post-quantum key."""
+    [(_, key)] = der_parts(unb64(given["private"]))
+    [_, (_, identifier), (_, private)] = der_parts(key)
+    [(_, oid)] = der_parts(identifier)
+    name, _, lattice_size, curve, label = KEMS[oid.hex()]
+    [(tag, envelope)] = der_parts(unb64(given["wrapped"]))
+    [(first, ciphertext), (second, sealed)] = der_parts(envelope)
+    kind = "hybrid-wrapped" if curve else "mlkem-wrapped"
+    point = {"x25519": 32, "mlkem:768": 0, "mlkem:1024": 0}.get(curve or name, 65)
+    point = 97 if name.endswith("1024") and curve else point
+    fits = (tag, first, second, len(ciphertext)) == (0x30, 0x80, 0x81, lattice_size + point)
+    if given["type"] != kind or not fits or len(sealed) != 60:
+        raise RefusedError("envelope")
+    if curve is None:
+        [(_, private)] = der_parts(private)
+    if curve == "x25519":
+        expanded = hashlib.shake_256(private).digest(96)
+        other = x25519.X25519PrivateKey.from_private_bytes(expanded[64:])
+        mine = other.public_key().public_bytes_raw()
+        private = expanded[:64]
+    elif curve is not None:
+        other = load_der_private_key(private[64:], None)
+        mine = other.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    kinds = {1088: mlkem.MLKEM768PrivateKey, 1568: mlkem.MLKEM1024PrivateKey}
+    lattice = kinds[lattice_size].from_seed_bytes(private[:64])
+    secret = lattice.decapsulate(ciphertext[:lattice_size])
+    public = lattice.public_key().public_bytes_raw()
+    if curve is not None:
+        theirs = ciphertext[lattice_size:]
+        if curve == "x25519":
+            agreed = other.exchange(x25519.X25519PublicKey.from_public_bytes(theirs))
+        else:
+            peer = ec.EllipticCurvePublicKey.from_encoded_point(curve, theirs)
+            agreed = other.exchange(ec.ECDH(), peer)
+        secret = hashlib.sha3_256(secret + agreed + theirs + mine + label).digest()
+        public += mine
+    cipher = share_cipher(secret) if curve == "x25519" else AESGCM(secret)
+    spki = der_of(0x30, der_of(0x30, der_of(6, oid)) + der_of(3, b"\0" + public))
+    text = base64.b64encode(spki).decode()
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return {
+        "algorithm": name,
+        "public_pem": "\n".join(
+            ("-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", "")
+        ),
+        "secret": secret.hex(),
+        "share": cipher.decrypt(sealed[:12], sealed[12:], None).hex(),
+    }
 
 
 def join(given: dict) -> dict:
@@ -870,6 +971,7 @@ READINGS: dict[str, Callable[[dict], dict]] = {
     "sealed_file": sealed_file,
     "thumbprint": lambda given: {"jkt": jwk_thumbprint(given["jwk"])},
     "wrap_curve": wrap_curve,
+    "wrap_kem": wrap_kem,
     "wrap_ec": wrap_ec,
     "wrap_rsa": wrap_rsa,
     "wrap_rsa_4096": wrap_rsa,

@@ -7,12 +7,13 @@ import orjson
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from vectors import randomised, story
+from vectors import encapsulated, randomised, story
 from vectors.ours import made_of, p256
 
 from envelock_formats import jose
 from envelock_formats.canonical import Json, encode
-from envelock_formats.framing import b64, b64url
+from envelock_formats.envelope import KEM_TYPES
+from envelock_formats.framing import b64, b64url, from_b64
 from envelock_formats.wrap import public_pem
 from envelock_ledger.merkle import Spine, leaf_hash
 from envelock_ledger.record import parse
@@ -165,6 +166,25 @@ def policies() -> dict[str, Cases]:
     }
 
 
+def kem_wraps() -> Cases:
+    """Wraps to post-quantum keys; and what is refused of them."""
+    cases = {
+        name: {"type": KEM_TYPES[name], "private": private, "wrapped": wrapped}
+        for name, (private, wrapped) in encapsulated.WRAPPED.items()
+    }
+    one = cases["mlkem:768"]
+    raw = from_b64(one["wrapped"])
+    altered = {
+        "a byte behind": raw + b"\0",
+        "a ciphertext that was altered": raw[:100] + bytes((raw[100] ^ 1,)) + raw[101:],
+        "a length in more bytes than it needs": b"\x30\x83\0" + raw[2:],
+    }
+    cases |= {name: one | {"wrapped": b64(found)} for name, found in altered.items()}
+    cases["a type of others"] = one | {"type": "hybrid-wrapped"}
+    cases["a key of another algorithm"] = one | {"private": cases["mlkem:1024"]["private"]}
+    return cases
+
+
 def keys() -> dict[str, Cases]:
     """Wraps, bindings, key access objects."""
     policy = (made_of("policy", POLICY) or {})["text"]
@@ -216,6 +236,7 @@ def keys() -> dict[str, Cases]:
             "on two curves": agreed | p384 | {"ephemeral_algorithm": "ec:secp256r1"},
         },
         "wrap_rsa": {"one": {"private_pem": randomised.RSA_PEM, "wrapped": randomised.RSA_WRAPPED}},
+        "wrap_kem": kem_wraps(),
         "wrap_rsa_4096": {
             "one": {
                 "private_pem": randomised.RSA_4096_PEM,

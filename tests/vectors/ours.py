@@ -17,10 +17,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from isal.isal_zlib import crc32
 
 from envelock_formats import canonical, decision, framing, jose, online, request, wire, wrap
+from envelock_formats.envelope import read_envelope
 from envelock_formats.errors import FormatError
 from envelock_formats.fqn import AttributeValue
 from envelock_formats.framing import b64, from_b64
+from envelock_formats.kem import KemPrivateKey, open_kem_share
 from envelock_formats.keyid import KeyId, KeyPath
+from envelock_formats.publickey import pem_of_key
 from envelock_formats.tdf import container
 from envelock_formats.tdf.keyaccess import KeyAccess, bind_policy, binding_mac, keys_sha256
 from envelock_formats.tdf.keyaccess import object_id as offline_id
@@ -210,6 +213,22 @@ def wrap_curve(given: Value) -> Value:
         ephemeralPublicKey=made["ephemeral_pem"],
     )
     return made | {"algorithm": wrap.algorithm_of_wrap(access)}
+
+
+def wrap_kem(given: Value) -> Value:
+    """A share opened with a post-quantum key; its algorithm shows in the wrap and in the key."""
+    key = KemPrivateKey.from_pkcs8(from_b64(given["private"]))
+    access = KeyAccess(type=given["type"], url="", wrappedKey=given["wrapped"], policyBinding="")
+    if wrap.algorithm_of_wrap(access) != key.algorithm:
+        raise wrap.UnwrapError
+    ciphertext, sealed = read_envelope(from_b64(given["wrapped"]))
+    secret = key.decapsulate(ciphertext)
+    return {
+        "algorithm": key.algorithm,
+        "public_pem": pem_of_key(key.public_key()),
+        "secret": secret.hex(),
+        "share": open_kem_share(key.algorithm, secret, sealed).hex(),
+    }
 
 
 def join(given: Value) -> Value:
@@ -531,6 +550,7 @@ OURS: dict[str, Callable[[Value], Value]] = {
     "sealed_file": sealed_file,
     "thumbprint": thumbprint,
     "wrap_curve": wrap_curve,
+    "wrap_kem": wrap_kem,
     "wrap_ec": wrap_ec,
     "wrap_rsa": wrap_rsa,
     "wrap_rsa_4096": wrap_rsa,
