@@ -433,6 +433,10 @@ def wrap_kem(given: dict) -> dict:
         secret = hashlib.sha3_256(secret + agreed + theirs + mine + label).digest()
         public += mine
     cipher = share_cipher(secret) if curve == "x25519" else AESGCM(secret)
+    try:
+        share = cipher.decrypt(sealed[:12], sealed[12:], None)
+    except InvalidTag as error:
+        raise RefusedError("share") from error
     spki = der_of(0x30, der_of(0x30, der_of(6, oid)) + der_of(3, b"\0" + public))
     text = base64.b64encode(spki).decode()
     lines = [text[start : start + 64] for start in range(0, len(text), 64)]
@@ -442,7 +446,7 @@ def wrap_kem(given: dict) -> dict:
             ("-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", "")
         ),
         "secret": secret.hex(),
-        "share": cipher.decrypt(sealed[:12], sealed[12:], None).hex(),
+        "share": share.hex(),
     }
 
 

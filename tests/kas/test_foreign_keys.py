@@ -1,5 +1,6 @@
 """Keys of another KAS: what they open, what files may call them, and what is refused."""
 
+import json
 import os
 import uuid
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from kas.served import Served, running_served
 from kas.test_release import replaced
 from kas.world import SECRET, SealedObject, World, another_worker, path, running_world
 
@@ -389,3 +391,73 @@ class TestReading:
 
         with pytest.raises(FormatError):
             read_private_key(der)
+
+
+class TestOverHttp:
+    """`POST /v1/keys/PATH/import`."""
+
+    @staticmethod
+    async def sent(served: Served, body: object, at: str = "clinic:moved", **headers: str):
+        """An operator's import; status and answer."""
+        token = served.authority.token(served.holder.jkt, sub="operator")
+        path = f"/v1/keys/{at}/import"
+        proved = served.holder.headers(f"{served.origin}{path}", token)
+        status, answer, _ = await served.call(
+            "POST", path, json.dumps(body).encode(), token=token, headers=proved | headers
+        )
+        return status, json.loads(answer)
+
+    async def test_an_operator_imports_and_the_answer_shows_no_material(self, served: Served, old):
+        """The version, its foreign name, and the record; neither key nor handle."""
+        body = {"kid": "r1", "private_key": b64(pkcs8_of(old)), "legacy": True}
+        status, answer = await self.sent(served, body)
+        again, told = await self.sent(served, body)
+        [key] = [key for key in answer["keys"] if key["path"] == "clinic:moved"]
+
+        assert (status, again) == (200, 409)
+        assert (key["kid"], key["legacy"], key["state"]) == ("r1", True, "deprecated")
+        assert "handle" not in json.dumps(answer)
+        assert "clinic:moved:v1" in told["detail"]
+        for text in (answer, told, await served.world.records()):
+            assert b64(pkcs8_of(old))[20:60] not in json.dumps(text)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            {"kid": "r1", "private_key": "AAAA"},
+            {"kid": "r1", "private_key": "not base64"},
+            {"kid": "", "private_key": "KEY"},
+            {"kid": "clinic:x:v1", "private_key": "KEY"},
+            {"kid": "r1", "private_key": "KEY", "state": "active"},
+        ],
+    )
+    async def test_what_is_no_key_is_malformed(self, served: Served, old, body: dict):
+        """400, and nothing is kept."""
+        if body.get("private_key") == "KEY":
+            body = body | {"private_key": b64(pkcs8_of(old))}
+        status, _ = await self.sent(served, body)
+
+        assert status == 400
+        assert list(await served.world.custody.handles()) == []
+
+    async def test_nobody_imports_for_another_tenant(self, served: Served, old):
+        """On record, like every reach of an operator beyond its tenant."""
+        body = {"kid": "r1", "private_key": b64(pkcs8_of(old))}
+        status, _ = await self.sent(served, body, "lab:moved")
+
+        assert status == 403
+        [denied] = await served.world.records("denied")
+        assert denied["rsn"] == "operator: key of another tenant"
+
+    @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via"])
+    async def test_no_key_passes_a_proxy(self, tmp_path: Path, old, name: str):
+        """Behind one, imports come from the KAS's own host."""
+        body = {"kid": "r1", "private_key": b64(pkcs8_of(old))}
+        settings = {"behind_proxy": True, "url": "https://kas.example"}
+        async with running_served(tmp_path, **settings) as served:
+            passed, told = await self.sent(served, body, **{name: "192.0.2.1"})
+            local, _ = await self.sent(served, body)
+
+        assert (passed, local) == (403, 200)
+        assert "host of the KAS" in told["detail"]

@@ -105,7 +105,7 @@ def _unnamed(projection: Projection, access: KeyAccess, policy: Policy) -> tuple
     try:
         algorithm = algorithm_of_wrap(access)
     except UnsupportedAlgorithmError as error:
-        raise KeyIdError("a key access object names no key") from error
+        raise UnknownKeyError("a key access object names no key") from error
     fitting = [
         version.id for version in projection.registry.legacy() if version.material(algorithm)
     ]
