@@ -23,11 +23,14 @@ from google.protobuf import json_format
 import envelock_policies
 from envelock_formats import decision, jose
 from envelock_formats.canonical import decode, encode, parse, parse_object
+from envelock_formats.envelope import XWING, read_envelope, write_envelope
 from envelock_formats.errors import FormatError
 from envelock_formats.fqn import AttributeValue
 from envelock_formats.framing import b64url
+from envelock_formats.kem import KemPrivateKey, KemPublicKey
 from envelock_formats.keyid import KeyId
 from envelock_formats.online import OnlineWrap, open_data_key, seal_data_key
+from envelock_formats.privatekey import pkcs8_of, read_private_key
 from envelock_formats.tdf.container import read_container
 from envelock_formats.tdf.keyaccess import KeyAccess, bind_policy, decode_access, keys_digest
 from envelock_formats.tdf.manifest import parse_manifest, write_manifest
@@ -93,6 +96,7 @@ PROCEDURES = (
 KEY = ec.derive_private_key(7, ec.SECP256R1())
 JKT = jose.thumbprint(jose.public_jwk(KEY.public_key()))
 RSA = rsa.generate_private_key(65537, 2048)
+XWING_KEY = KemPrivateKey.generate(XWING, bytes)
 LOG = VerifierKey("log.example", bytes(range(32)))
 REQUESTS = msgspec.msgpack.Decoder(wire.Requests)
 ANSWERS = msgspec.msgpack.Decoder(wire.Answers)
@@ -261,7 +265,7 @@ def key_access(data: bytes) -> None:
 
 
 def blobs(data: bytes) -> None:
-    """Wrapped keys and shares: one of four, by the first byte."""
+    """Wrapped keys, shares and post-quantum keys: one of several, by the first byte."""
     kind, rest = data[:1], data[1:]
     if kind == b"\0":
         OnlineWrap.parse(rest)
@@ -271,6 +275,12 @@ def blobs(data: bytes) -> None:
         open_answer(rest, KEY, KEY.public_key())
     elif kind == b"\3":
         open_data_key(rest, KEY, b"info")
+    elif kind == b"\5":
+        assert write_envelope(*read_envelope(rest)) == rest
+    elif kind == b"\6":
+        assert KemPublicKey.from_spki(rest).spki() == rest
+    elif kind == b"\7":
+        read_private_key(rest)
     else:
         unwrap_rsa(rest, RSA)
 
@@ -554,7 +564,9 @@ TARGETS = {
         b"\0\xe2\1" + bytes(16 + 60), b"\1" + wrap_ec(bytes(range(32)), KEY.public_key(),
                                                       ephemeral=KEY, iv=bytes(12)),
         b"\3" + seal_data_key(bytes(range(32)), KEY.public_key(), b"info"),
-        b"\4" + wrap_rsa(bytes(range(32)), RSA.public_key())]),
+        b"\4" + wrap_rsa(bytes(range(32)), RSA.public_key()),
+        b"\5" + write_envelope(bytes(1088), bytes(60)),
+        b"\6" + XWING_KEY.public_key().spki(), b"\7" + XWING_KEY.pkcs8(), b"\7" + pkcs8_of(KEY)]),
     "bodies": Target(bodies, seeds=_rewraps, max_bytes=1 << 17),
     "bundle": Target(bundle, (FormatError, BundleError), _bundles),
     "canonical": Target(canonical),
