@@ -5,8 +5,8 @@ KAS workers, ledger, PDP, all on the same two cores as the client. Each rewrap i
 and request token, a decision made and signed for a client that brings none, an unwrap, a policy
 binding, a durable record. The client makes a P-256 key for each answer; in bulk it has every key
 sealed to one RSA key and pays an RSA decryption for each, so there it is the limit. Its processor
-time is told beside the server's. Files have one attribute: an empty policy is denied. The platform's
-figures were taken with a generator of signed requests, not with its SDK.
+time is told beside the server's. Files have one attribute: an empty policy is denied. The figures
+of the platform were taken with a generator of signed requests, not with its SDK.
 
     python benchmarks/opentdf.py [rewraps] [bulk] [file] [--rounds 3] [--seconds 4]
         [--dpop off|on] [--mappings 0]
