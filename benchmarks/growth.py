@@ -1,4 +1,4 @@
-"""What grows when there are ten and a hundred times more keys, rules or records?
+"""What grows when there are ten and a hundred times more keys, rules, mappings or records?
 
     python benchmarks/growth.py [--quick]
 
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from append import entries
@@ -29,7 +30,12 @@ from envelock.testing import Server
 from envelock_ledger.remote import LedgerClient
 
 CONNECTIONS = 64
-KEYS, RULES, RECORDS = 40, 10, 10_000  # callers may name 10,000 key paths, two a dataset
+KEYS, RULES, MAPPINGS, RECORDS = (
+    40,
+    10,
+    10,
+    10_000,
+)  # callers may name 10,000 key paths, two a dataset
 IN_FLIGHT = 256
 
 
@@ -41,7 +47,9 @@ def main() -> None:
     for step in steps:
         row(f"{KEYS * step} keys", lambda running, step=step: add_keys(running, KEYS * step))
     for step in steps:
-        row(f"{RULES * step} rules", lambda _: "", rules=RULES * step)
+        row(f"{RULES * step} rules", lambda _: "", partial(add_rules, count=RULES * step))
+    for step in steps:
+        row(f"{MAPPINGS * step} mappings", lambda _: "", partial(map_more, count=MAPPINGS * step))
     for step in steps:
         row(
             f"{RECORDS * step} records",
@@ -49,10 +57,14 @@ def main() -> None:
         )
 
 
-def row(name: str, fill: Callable[[Server], str], *, rules: int = 0) -> None:
-    """Fill a deployment, measure it, print one line."""
+def row(
+    name: str, fill: Callable[[Server], str], change: Callable[[Path], None] | None = None
+) -> None:
+    """Fill a deployment whose policies were changed, measure it, print one line."""
     with tempfile.TemporaryDirectory() as folder:
-        policies = with_rules(Path(folder) / "clinic", rules) if rules else None
+        policies = clinic(Path(folder) / "clinic")
+        if change is not None:
+            change(policies)
         with deployment("ec:secp256r1", "local", os.cpu_count() or 2, policies) as running:
             told = fill(running)
             print(f"{name:16} {measured(running)} {told}", flush=True)
@@ -89,11 +101,16 @@ def add_keys(running: Server, count: int) -> str:
     return f"| {1000 * (time.perf_counter() - begun) / count:.1f} ms to make a key"
 
 
-def with_rules(target: Path, count: int) -> Path:
-    """The shipped `clinic`, with *count* rules more that apply to somebody else."""
+def clinic(target: Path) -> Path:
+    """A copy of the shipped policies."""
     source = importlib.resources.files("envelock_policies") / "clinic"
     with importlib.resources.as_file(source) as folder:
         shutil.copytree(folder, target)
+    return target
+
+
+def add_rules(policies: Path, count: int) -> None:
+    """Add *count* rules that apply to somebody else."""
     rules = [
         {
             "uid": f"growth-{number}",
@@ -103,8 +120,22 @@ def with_rules(target: Path, count: int) -> Path:
         }
         for number in range(count)
     ]
-    (target / "rules" / "growth.json").write_text(json.dumps(rules), "utf-8")
-    return target
+    (policies / "rules" / "growth.json").write_text(json.dumps(rules), "utf-8")
+
+
+def map_more(policies: Path, count: int) -> None:
+    """Add *count* values of one more attribute, with a subject mapping each."""
+    names = [f"unit-{number}" for number in range(count)]
+    attributes, mappings = policies / "attributes.json", policies / "mappings.json"
+    defined = json.loads(attributes.read_text("utf-8"))
+    defined.append({"name": "unit", "rule": "anyOf", "values": names})
+    attributes.write_text(json.dumps(defined), "utf-8")
+    mapped = json.loads(mappings.read_text("utf-8"))
+    mapped += [
+        {"claim": "$.units", "operator": "in", "values": [name], "grants": f"unit={name}"}
+        for name in names
+    ]
+    mappings.write_text(json.dumps(mapped), "utf-8")
 
 
 def fill_ledger(running: Server, count: int) -> str:
