@@ -1,6 +1,6 @@
 """What do stock clients get: rewraps a second, files in bulk, and a 256 MB file?
 
-The OpenTDF Go SDK (0.35, `tests/interop/go`) opens files through a whole deployment of ours: two
+The OpenTDF Go SDK (0.36, `tests/interop/go`) opens files through a whole deployment of ours: two
 KAS workers, ledger, PDP, all on the same two cores as the client. Each rewrap is a verified token
 and request token, a decision made and signed for a client that brings none, an unwrap, a policy
 binding, a durable record. The client makes a P-256 key for each answer; in bulk it has every key

@@ -102,17 +102,14 @@ def ours() -> Installed:
 
 
 def go(cache: Path = CACHE) -> Installed:
-    """The Go SDK of the platform."""
+    """The Go SDK of the platform, built by the Go that `go.mod` asks for: fetched where need be."""
+
+    def make(folder: Path) -> None:
+        build = ["go", "build", "-C", str(HERE / "go"), "-o", str(folder / "driver"), "."]
+        _done(build, {"GOTOOLCHAIN": "auto"})
+
     program = cache / "go" / "driver"
-    missing = _made(
-        cache / "go",
-        "go",
-        ("go.mod", "go.sum", "main.go"),
-        "go",
-        lambda folder: _done(
-            ["go", "build", "-C", str(HERE / "go"), "-o", str(folder / "driver"), "."]
-        ),
-    )
+    missing = _made(cache / "go", "go", ("go.mod", "go.sum", "main.go"), "go", make)
     return Installed("go", (str(program),), missing)
 
 
@@ -186,11 +183,12 @@ def _made(
     return ""
 
 
-def _done(command: list[str]) -> None:
+def _done(command: list[str], environment: Mapping[str, str] | None = None) -> None:
     subprocess.run(
         command,
         capture_output=True,
         stdin=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
         check=True,
         timeout=INSTALL_SECONDS,
     )

@@ -40,7 +40,6 @@ _TOLD = {
     " `tests/interop/test_shapes.py`",
     "JavaScript SDK, current": "likewise; its predecessor is served, and its requests are replayed",
     "otdfctl": "likewise; it is the Go SDK with a command line",
-    "Go SDK 0.36": "it wants a newer Go than the one here; 0.35 is the newest that this one builds",
 }
 
 
@@ -140,7 +139,7 @@ def _had(client: Installed) -> str:
 
 _ABOUT = {
     "envelock": "our SDK, driven like the others",
-    "go": "`github.com/opentdf/platform/sdk` 0.35.0",
+    "go": "`github.com/opentdf/platform/sdk` 0.36.0",
     "otdf-python": "`otdf-python` 0.11.0",
     "opentdf-rs": "the crate `opentdf` 0.17.0, of another team",
     "opentdf-client": "`@opentdf/client` 2.0.0-beta.1412, the JavaScript SDK's predecessor;"

@@ -1,10 +1,10 @@
 module envelock.test/interop
 
-go 1.26
+go 1.26.10
 
 require (
 	github.com/opentdf/platform/lib/ocrypto v0.14.0
-	github.com/opentdf/platform/sdk v0.35.0
+	github.com/opentdf/platform/sdk v0.36.0
 	golang.org/x/oauth2 v0.36.0
 )
 
@@ -23,7 +23,7 @@ require (
 	github.com/lestrrat-go/iter v1.0.2 // indirect
 	github.com/lestrrat-go/jwx/v2 v2.1.7 // indirect
 	github.com/lestrrat-go/option v1.0.1 // indirect
-	github.com/opentdf/platform/protocol/go v0.42.0 // indirect
+	github.com/opentdf/platform/protocol/go v0.44.0 // indirect
 	github.com/segmentio/asm v1.2.1 // indirect
 	github.com/xeipuuv/gojsonpointer v0.0.0-20190905194746-02993c407bfb // indirect
 	github.com/xeipuuv/gojsonreference v0.0.0-20180127040603-bd5ef7bd5415 // indirect
