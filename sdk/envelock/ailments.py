@@ -45,6 +45,9 @@ AILMENTS: Final[dict[str, Ailment]] = {
     "zip-duplicate-entry": Ailment(
         "an entry stands there twice, and readers differ in which they take", (ENVELOCK,)),
     "zip-missing-entry": Ailment("payload or manifest is missing", _FILES),
+    "zip-manifest-name": Ailment(
+        "the manifest is named as the specification says; the Go SDK reads that since 0.35",
+        (WEB, JAVA, PYTHON), repairable=True),
     "zip-compressed": Ailment(
         "an entry is compressed", (ENVELOCK, GO, WEB, JAVA), repairable=True),
     "zip-encrypted": Ailment("an entry is encrypted by zip", _FILES),

@@ -16,7 +16,8 @@ from envelock.files import Progress, RandomAccess, read_at
 from envelock_formats.tdf.manifest import MAX_MANIFEST
 
 PAYLOAD, MANIFEST = "0.payload", "0.manifest.json"
-_NAMES = frozenset({PAYLOAD, MANIFEST})
+SPECIFIED = "manifest.json"  # the specification's name for it, which some write
+_MANIFESTS = (MANIFEST, SPECIFIED)
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
@@ -80,12 +81,13 @@ def dissect(source: RandomAccess, findings: Findings) -> Anatomy:
         findings.add("zip-directory-far", f"{source.size - directory.start} bytes from the end")
     if (shift := directory.start - directory.offset) != 0:
         findings.add("zip-shifted", f"{shift} bytes")
-    chosen = {name: _chosen(name, entries, findings) for name in (PAYLOAD, MANIFEST)}
+    payload = _chosen((PAYLOAD,), entries, findings)
+    manifest = _chosen(_MANIFESTS, entries, findings)
     for entry in entries:
-        if entry.name not in _NAMES:
+        if entry.name not in {PAYLOAD, *_MANIFESTS}:
             findings.add("zip-extra-entry", entry.name)
     _layout(source, entries, directory, findings)
-    return Anatomy(chosen[PAYLOAD], chosen[MANIFEST])
+    return _named(payload, manifest, findings)
 
 
 def manifest_bytes(source: RandomAccess, entry: Entry, findings: Findings) -> bytes | None:
@@ -98,13 +100,13 @@ def manifest_bytes(source: RandomAccess, entry: Entry, findings: Findings) -> by
         try:
             raw = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, MAX_MANIFEST + 1)
         except zlib.error:
-            findings.add("zip-manifest-crc", MANIFEST)
+            findings.add("zip-manifest-crc", entry.name)
             return None
     if len(raw) > MAX_MANIFEST:
         findings.add("manifest-too-large", f"more than {MAX_MANIFEST} bytes")
         return None
     if entry.crc is not None and crc32(raw) != entry.crc:
-        findings.add("zip-manifest-crc", MANIFEST)
+        findings.add("zip-manifest-crc", entry.name)
     return raw
 
 
@@ -247,15 +249,24 @@ def _numbers(entry: Entry, directory: _Directory, findings: Findings) -> None:
         findings.add("zip-extra-field", entry.name)
 
 
-def _chosen(name: str, entries: list[Entry], findings: Findings) -> Entry | None:
-    named = [entry for entry in entries if entry.name == name]
+def _named(payload: Entry | None, manifest: Entry | None, findings: Findings) -> Anatomy:
+    if manifest is not None and manifest.name == SPECIFIED:
+        findings.add("zip-manifest-name", SPECIFIED)
+    return Anatomy(payload, manifest)
+
+
+def _chosen(names: tuple[str, ...], entries: list[Entry], findings: Findings) -> Entry | None:
+    """The one entry that has one of *names*, if its data can be had."""
+    named = [entry for entry in entries if entry.name in names]
     if not named:
-        findings.add("zip-missing-entry", name)
+        findings.add("zip-missing-entry", names[0])
         return None
     if len(named) > 1:
-        findings.add("zip-duplicate-entry", name)
+        # SECURITY: readers differ in which of two manifests they take, so none is chosen here.
+        findings.add("zip-duplicate-entry", ", ".join(sorted({entry.name for entry in named})))
         return None
     [entry] = named
+    name = entry.name
     if entry.flags & _ENCRYPTED:
         findings.add("zip-encrypted", name)
         return None
@@ -277,8 +288,9 @@ def _layout(
     ordered = sorted(entries, key=lambda entry: entry.offset)
     if ordered[0].offset > 0 and "zip-shifted" not in findings:
         findings.add("zip-leading", f"{ordered[0].offset} bytes")
-    if [entry.name for entry in ordered] == [MANIFEST, PAYLOAD]:
-        findings.add("zip-order", MANIFEST)
+    first, *others = [entry.name for entry in ordered]
+    if first in _MANIFESTS and others == [PAYLOAD]:
+        findings.add("zip-order", first)
     for entry, following in zip(ordered, [*ordered[1:], None], strict=True):
         boundary = directory.start if following is None else following.offset
         if entry.start < 0:
@@ -319,8 +331,9 @@ def _without_directory(source: RandomAccess, findings: Findings) -> Anatomy:
     name = read_at(source, _LOCAL.size, len(PAYLOAD))
     base = max(0, source.size - MAX_MANIFEST - _TAIL)
     tail = read_at(source, base, source.size - base)
-    at = tail.rfind(b"PK\3\4", 0, tail.rfind(MANIFEST.encode()) + 1)
-    while at > 0 and not tail.startswith(MANIFEST.encode(), at + _LOCAL.size):
+    names = tuple(name.encode() for name in _MANIFESTS)
+    at = tail.rfind(b"PK\3\4", 0, tail.rfind(SPECIFIED.encode()) + 1)
+    while at > 0 and not tail.startswith(names, at + _LOCAL.size):
         at = tail.rfind(b"PK\3\4", 0, at)
     if first.start < 0 or name != PAYLOAD.encode():
         findings.add("not-a-sealed-file", "the file as a whole")
@@ -336,7 +349,7 @@ def _without_directory(source: RandomAccess, findings: Findings) -> Anatomy:
             end -= size
             break
     size = max(0, end - first.start)
-    return Anatomy(replace(first, packed=size, size=size), manifest)
+    return _named(replace(first, packed=size, size=size), manifest, findings)
 
 
 def _loose(source: RandomAccess, tail: bytes, base: int, at: int) -> Entry | None:
@@ -352,4 +365,5 @@ def _loose(source: RandomAccess, tail: bytes, base: int, at: int) -> Entry | Non
     if packed in (0, _MAX32) or packed != size or base + start + packed > source.size:
         return None
     stated = None if crc < 0 else crc
-    return Entry(MANIFEST, base + at, base + start, packed, size, stated)
+    name = MANIFEST if tail.startswith(MANIFEST.encode(), at + _LOCAL.size) else SPECIFIED
+    return Entry(name, base + at, base + start, packed, size, stated)

@@ -12,6 +12,8 @@ from pathlib import Path
 from interop.clients import NOT_RUN, OK, REFUSED, Installed, Outcome, Person
 from interop.deployment import SECRET, Deployment
 
+from envelock.doctor import repair
+
 MIB = 1 << 20
 SIZES = (0, 1, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 5 * MIB)
 CLASSIC = ("ec:secp256r1", "rsa:2048", "rsa:4096", "ec:secp384r1", "ec:secp521r1")
@@ -186,7 +188,20 @@ def extras(bench: Bench) -> Iterator[Cell]:
     yield Cell("extras", row, "key chosen by attributes, or the base key", read.state, read.words)
     well = second.run("healthy", bench.doctor)
     yield Cell("extras", (second.name,), "health", well.state, well.words)
+    yield _repaired(bench)
     yield from _bulk(bench, second)
+
+
+def _repaired(bench: Bench) -> Cell:
+    """A file whose manifest has the specification's name, for a reader that does not know it."""
+    writer, reader = bench.client("opentdf-rs"), bench.client("otdf-python")
+    plain, sealed, mended = bench.plain(5 * MIB), bench.folder / "rs.tdf", bench.folder / "py.tdf"
+    read = bench.seal(writer, plain, sealed)
+    if read.ok:
+        repair(sealed, mended, force=True)
+        read = bench.unseal(reader, mended, plain)
+    row = (f"{writer.name} to {reader.name}",)
+    return Cell("extras", row, "repaired by `envelock doctor`", read.state, read.words)
 
 
 ASSERTIONS = json.dumps(

@@ -60,6 +60,7 @@ def zipped(*entries, comment=b"", compression=zipfile.ZIP_STORED):
 
 TEXT = json.dumps(FOUND).encode()
 BOTH = (("0.payload", PAYLOAD), ("0.manifest.json", TEXT))
+SPECIFIED = (BOTH[0], ("manifest.json", TEXT))
 GOOD = file_of()
 DIRECTORY = GOOD.rindex(b"PK\1\2", 0, GOOD.rindex(b"PK\1\2"))
 MANIFEST = GOOD.index(b"PK\3\4", 4)
@@ -147,6 +148,7 @@ CASES = {
     "zip-gap": zipped(*BOTH),
     "zip-extra-entry": zipped(*BOTH, ("more", b"x")),
     "zip-missing-entry": zipped(BOTH[0]),
+    "zip-manifest-name": zipped(*SPECIFIED),
     "zip-compressed": zipped(compression=zipfile.ZIP_DEFLATED),
     "zip-compressed-rarely": zipped(compression=zipfile.ZIP_BZIP2),
     "zip-encrypted": patched(DIRECTORY + 8, b"\x09"),
@@ -213,9 +215,9 @@ CASES = {
     "assertions-too-many": asserting(*[SIGNED] * 257),
 }  # fmt: skip
 MENDED = ["zip-comment", "zip-trailing", "zip-shifted", "zip-extra-entry", "zip-compressed",
-          "zip-directory-far", "zip-descriptor", "zip-directory-lost", "iv-missing",
-          "mime-type-missing", "sizes-omitted", "defaults-missing", "defaults-differ",
-          "binding-bare", "binding-without-alg"]  # fmt: skip
+          "zip-manifest-name", "zip-directory-far", "zip-descriptor", "zip-directory-lost",
+          "iv-missing", "mime-type-missing", "sizes-omitted", "defaults-missing",
+          "defaults-differ", "binding-bare", "binding-without-alg"]  # fmt: skip
 
 
 def codes(raw):
@@ -352,6 +354,36 @@ def signed_of(raw):
         found.get("assertions"),
         raw[place.payload_offset : place.payload_offset + place.payload_size],
     )
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("name", [b"0.manifest.json", b"manifest.json"])
+def test_the_name_that_the_specification_gives(tmp_path, name, lost):
+    """It is found with the zip's directory and without, and repaired to the one that all know."""
+    raw = zipped(BOTH[0], (name.decode(), TEXT))
+    end = raw.index(b"PK\1\2") if lost else len(raw)
+    (tmp_path / "a").write_bytes(raw[:end] + b"junk")
+
+    found = codes(tmp_path / "a")
+    repair(tmp_path / "a", tmp_path / "b")
+
+    assert ("zip-manifest-name" in found, "zip-directory-lost" in found) == (name[0] == 109, lost)
+    with zipfile.ZipFile(tmp_path / "b") as made:
+        assert made.namelist() == ["0.payload", "0.manifest.json"]
+        assert json.loads(made.read("0.manifest.json")) == FOUND
+    assert codes(tmp_path / "b") == {}
+
+
+def test_two_manifests_by_two_names(tmp_path):
+    """Readers differ in which they take, so neither is kept: nothing is repaired."""
+    (tmp_path / "a").write_bytes(zipped(*BOTH, SPECIFIED[1]))
+
+    found = codes(tmp_path / "a")
+
+    assert found["zip-duplicate-entry"].where == "0.manifest.json, manifest.json"
+    assert "envelock" in examine(tmp_path / "a").refused_by
+    with pytest.raises(FormatError, match="nothing of it can be repaired"):
+        repair(tmp_path / "a", tmp_path / "b")
 
 
 def test_repair_leaves_other_members_as_they_are(tmp_path):
