@@ -5,8 +5,9 @@
 Each target is parsed, and every mutant is one small edit of it: a comparison turned round, `and`
 for `or`, a condition negated, a number off by one, a `raise` or a call left out, a value not
 returned. A mutant runs in a copy of the tree, in a forked process that has pytest loaded already,
-against the tests that hold the module; it is killed when one fails, or when they take ten times as
-long as they should. Survivors are printed with their line and belong into `docs/mutants.md`.
+against the tests that hold the module; it is killed when one fails or takes 20 s, or when all take
+ten times as long as they should. Each verdict goes to stderr as it comes. Survivors are printed
+with their line and belong into `docs/mutants.md`.
 
 Exit code 1 when a target has fewer than 90 % of its mutants killed.
 """
@@ -30,6 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("formats", "ledger", "pdp", "kas", "sdk", "service", "policies")
 GOAL = 90  # percent
+HANGS_SECONDS = 20  # after which a single test counts as failed
 SLOWER = 10  # times the undisturbed run, after which a mutant counts as hanging
 TARGETS = {
     "kas/envelock_kas/release.py": ("tests/kas/test_release.py",),
@@ -213,6 +215,7 @@ class Laboratory:
             redirect_stderr(nothing),
         ):
             options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=1"]
+            options.append(f"--timeout={HANGS_SECONDS}")
             return int(pytest.main([*options, *tests]))
 
 
@@ -233,10 +236,11 @@ def judge(path: str, jobs: int) -> list[Verdict]:
         patience = max(20.0, SLOWER * laboratories[0].seconds(tests))
 
         def some(number: int) -> list[Verdict]:
-            return [
-                laboratories[number].verdict(mutant, tests, patience)
-                for mutant in mutants[number::jobs]
-            ]
+            verdicts: list[Verdict] = []
+            for mutant in mutants[number::jobs]:
+                verdicts.append(laboratories[number].verdict(mutant, tests, patience))
+                print(f"  {path}:{mutant.line} {verdicts[-1].outcome}", file=sys.stderr, flush=True)
+            return verdicts
 
         with ThreadPoolExecutor(jobs) as pool:
             return [verdict for part in pool.map(some, range(jobs)) for verdict in part]
