@@ -18,6 +18,7 @@ from envelock_formats.framing import digest, from_b64url
 from envelock_formats.tdf.keyaccess import KeyAccess
 
 MAX_REQUEST_TOKEN = 4 * 1024 * 1024
+MAX_MESSAGE = 2 * MAX_REQUEST_TOKEN  # with a request token in it; one that is too long is told so
 MAX_OBJECTS = 100
 MAX_KEYS_OF_OBJECT = 20
 MAX_KEYS = 120  # of a request, so that its record holds a row for each
@@ -26,6 +27,7 @@ OLDER_KEY, OLDER_POLICY = "kao-0", "policy"  # the ids in the answer to the olde
 NONCE_SIZE = 16
 _MAX_LIFETIME_SECONDS = 3 * 3600
 _SKEW_SECONDS = 60
+_MAX_MEMBERS = 64  # of a message around a request token; clients send one
 T = TypeVar("T")
 
 
@@ -235,6 +237,23 @@ def write_request_token(
     text = msgspec.json.encode(body).decode()
     claims: dict[str, Json] = {"requestBody": text, "iat": now, "exp": now + seconds}
     return jose.sign(key, claims, typ="JWT")
+
+
+def read_request_message(body: bytes) -> RewrapRequest:
+    """Read the message around a request token.
+
+    SECURITY: it is flat, so that many brackets or commas in a long one are junk, which to parse
+    would cost seconds.
+
+    Raises:
+        WireError: Malformed, too long, or full of other things.
+    """
+    if len(body) > MAX_MESSAGE or sum(map(body.count, (b"{", b"[", b","))) > _MAX_MEMBERS:
+        raise WireError("expected a request token and little else")
+    try:
+        return decode(body, RewrapRequest, max_bytes=MAX_MESSAGE)
+    except FormatError as error:
+        raise WireError(str(error)) from error
 
 
 def read_rewrap(body: bytes) -> RewrapBody:

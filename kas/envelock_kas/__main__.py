@@ -120,7 +120,8 @@ async def _parts(
     stack.callback(pdp_socket.close)
     pdp = AuthzenClient(pdp_socket.text, settings.id)
     stack.push_async_callback(pdp.aclose)
-    beside = PdpSocket(pdp_socket.text)
+    probed, beside = PdpSocket(pdp_socket.text), PdpSocket(pdp_socket.text)
+    stack.push_async_callback(probed.aclose)
     stack.push_async_callback(beside.aclose)
     scheme = "https" if settings.tls_cert_file else "http"
     origins = [settings.url.rstrip("/"), f"{scheme}://{address}"]
@@ -140,7 +141,7 @@ async def _parts(
         entropy=os.urandom,
         subject_secret=_secret(data / settings.subject_key_file),
         catalogue=PdpCatalogue(beside),
-        probes=Probes(pdp=PdpProbe(beside), issuer=tokens.require_keys),
+        probes=Probes(pdp=PdpProbe(probed), issuer=tokens.require_keys),
         opentdf=section(data / FILE, "opentdf", OpenTdfSettings),
     )
 

@@ -54,11 +54,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """May *subject* do *act* with something that has this policy (base64 text)?"""
+    """May somebody do *act* with something of the tenant *owner* that has *policy* (base64)?"""
 
-    subject: Subject
     act: str
-    tenant: str  # owner
+    owner: str
     policy: str
 
 
@@ -71,7 +70,11 @@ class Said:
 
 
 class Catalogue(Protocol):
-    """Whoever knows the policies in force. Each raises `PdpUnavailableError`."""
+    """Whoever knows the policies in force.
+
+    Each raises `PdpUnavailableError`; its kind `PdpRefusedError` says that asking again will not
+    help.
+    """
 
     async def definitions(self, tenant: str, epoch: int) -> Sequence[DefinedAttribute]:
         """The definitions of *tenant* in its policy *epoch*."""
@@ -81,8 +84,8 @@ class Catalogue(Protocol):
         """The FQNs of the values of *tenant* that *subject* holds."""
         ...
 
-    async def verdicts(self, asked: Sequence[Asked]) -> Sequence[Said]:
-        """What policy says, one answer for each question."""
+    async def verdicts(self, subject: Subject, asked: Sequence[Asked]) -> Sequence[Said]:
+        """What policy says of *subject*, one answer for each question."""
         ...
 
 
@@ -131,8 +134,8 @@ class PdpCatalogue:
         found = await self._ask("POST", "/internal/v1/entitlements", orjson.dumps(asked), _Holdings)
         return found.fqns
 
-    async def verdicts(self, asked: Sequence[Asked]) -> Sequence[Said]:
-        body = orjson.dumps({"evaluations": [_evaluation(one) for one in asked]})
+    async def verdicts(self, subject: Subject, asked: Sequence[Asked]) -> Sequence[Said]:
+        body = orjson.dumps(_evaluations(subject, asked))
         found = await self._ask("POST", "/access/v1/evaluations", body, _Evaluations)
         if len(found.evaluations) != len(asked):
             raise PdpUnavailableError("another number of evaluations")
@@ -147,19 +150,20 @@ class PdpCatalogue:
             raise PdpUnavailableError(type(error).__name__) from error
 
 
-def _evaluation(asked: Asked) -> dict[str, Json]:
-    """One question without a KAS or a client key: its answer is never signed."""
-    subject = asked.subject
+def _evaluations(subject: Subject, asked: Sequence[Asked]) -> dict[str, Json]:
+    """Questions without a KAS or a client key: their answers are never signed.
+
+    The subject stands once, for all of them.
+    """
     about: dict[str, Json] = {"type": "user", "id": subject.name or "token"}
     context: dict[str, Json] = {}
     if subject.token is not None:
         context["subject_token"] = subject.token
     else:
         about["properties"] = {**subject.claims, "tenant": subject.home}
-    properties: dict[str, Json] = {"policy": asked.policy, "tenant": asked.tenant}
-    return {
-        "subject": about,
-        "action": {"name": asked.act},
-        "resource": {"type": "tdf", "id": "question", "properties": properties},
-        "context": context,
-    }
+    evaluations: list[Json] = []
+    for one in asked:
+        properties: dict[str, Json] = {"policy": one.policy, "tenant": one.owner}
+        resource: dict[str, Json] = {"type": "tdf", "id": "question", "properties": properties}
+        evaluations.append({"action": {"name": one.act}, "resource": resource})
+    return {"subject": about, "context": context, "evaluations": evaluations}

@@ -160,16 +160,28 @@ class Gate:
         require_ownership(self.projection, owner=owner, home=home, policies=policies)
         self._require_not_shut_out(context)
 
+    def shut_out(self, caller: Caller, owner: str) -> str | None:
+        """Why *caller* may have nothing of *owner*, as far as this worker knows."""
+        return _shut_out(self._standing(caller, owner))
+
     def _require_not_shut_out(self, context: Context) -> None:
-        caller = context.caller
+        standing = self._standing(context.caller, context.owner)
+        if (kind := _shut_out(standing)) is not None:
+            raise OwnershipError(kind)
+        context.judged = {name: number for name, number, _ in standing}
+
+    def _standing(self, caller: Caller, owner: str) -> list[tuple[str, int, str]]:
+        """The fences that may shut out: name, number, and what it means when it does."""
         subject = subject_fence(self.subject_secret, caller.tenant, caller.issuer, caller.subject)
-        numbers: dict[str, int] = {}
-        for name, kind in (
-            (subject, "subject revoked"),
-            (tenant_fence(context.owner), TENANT_CLOSED),
-            (tenant_fence(caller.tenant), TENANT_CLOSED),
-        ):
-            numbers[name] = self.projection.number(name)
-            if shuts_out(numbers[name]):
-                raise OwnershipError(kind)
-        context.judged = numbers
+        return [
+            (name, self.projection.number(name), kind)
+            for name, kind in (
+                (subject, "subject revoked"),
+                (tenant_fence(owner), TENANT_CLOSED),
+                (tenant_fence(caller.tenant), TENANT_CLOSED),
+            )
+        ]
+
+
+def _shut_out(standing: Iterable[tuple[str, int, str]]) -> str | None:
+    return next((kind for _, number, kind in standing if shuts_out(number)), None)

@@ -14,7 +14,12 @@ from envelock_formats import jose
 from envelock_formats.canonical import decode
 from envelock_formats.errors import FormatError
 from envelock_formats.keyid import KeyIdError
-from envelock_formats.wire import PublishedKey, RewrapRequest
+from envelock_formats.wire import (
+    MAX_MESSAGE,
+    PublishedKey,
+    RewrapRequest,
+    read_request_message,
+)
 from envelock_kas.admin import Administration, Announcement, RollbackError
 from envelock_kas.context import Context
 from envelock_kas.decisions import PdpKeys
@@ -160,15 +165,34 @@ class Handlers:
         return health_response(self._surface.health)
 
 
+async def admitted(surface: Surface, request: web.Request, size: int = 0) -> Authenticated:
+    """The caller of a request that only asks, neither shut out nor asking too much.
+
+    Args:
+        surface: What the handlers call.
+        request: The request.
+        size: Bytes that it counts as, for the rate.
+
+    Raises:
+        Problem: 401, 403 on record, or 429.
+    """
+    caller = await authenticate(surface, request)
+    surface.gate.admit(caller.token.caller, size)
+    tenant = caller.token.caller.tenant
+    context = Context(caller, surface.origin_of(request), "ask", tenant)
+    await surface.gate.require_open(context, tenant, ())
+    return caller
+
+
 async def read_token_message(request: web.Request) -> RewrapRequest:
     """The message around a request token, as JSON.
 
     Raises:
         Problem: 400, 413 or 415.
     """
-    body = await read_body(request, media_types=JSON)
+    body = await read_body(request, media_types=JSON, max_bytes=MAX_MESSAGE)
     try:
-        return decode(body, RewrapRequest, max_bytes=len(body) + 2)
+        return read_request_message(body)
     except FormatError as error:
         raise Problem("malformed_request", str(error)) from error
 

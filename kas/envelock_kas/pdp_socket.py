@@ -9,6 +9,10 @@ from envelock_kas.errors import PdpUnavailableError
 MAX_ANSWER = 4 * 1024 * 1024
 
 
+class PdpRefusedError(PdpUnavailableError):
+    """The question itself is refused; asking again will not help."""
+
+
 class PdpSocket:
     """One instance belongs to one event loop; whoever calls bounds the time.
 
@@ -24,6 +28,7 @@ class PdpSocket:
         """The body of an answer with status 200.
 
         Raises:
+            PdpRefusedError: The PDP does not understand the question.
             PdpUnavailableError: The answer has another status, or is too long.
             OSError, aiohttp.ClientError: There is no answer.
         """
@@ -42,6 +47,8 @@ class PdpSocket:
                 text += part
                 if len(text) > MAX_ANSWER:
                     raise PdpUnavailableError(f"{path} answered too much")
+            if HTTPStatus.BAD_REQUEST <= response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise PdpRefusedError(f"{path} answered {response.status}")
             if response.status != HTTPStatus.OK:
                 raise PdpUnavailableError(f"{path} answered {response.status}")
         return bytes(text)

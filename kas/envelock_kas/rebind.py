@@ -116,9 +116,8 @@ class Rebind:
         self._gate.admit(context.caller, len(token))
         try:
             body = self._gate.read_token(context, token)
-            return await with_known_keys(
-                self._gate.projection, self._gate.catch_up, partial(_wish, body)
-            )
+            known, home = self._gate.projection, context.caller.tenant
+            return await with_known_keys(known, home, self._gate.catch_up, partial(_wish, body))
         except FormatError as error:
             await self._recorder.refuse(context, f"malformed: {error}")
             raise Problem("malformed_request", str(error)) from error

@@ -168,12 +168,13 @@ class Release:
         self._gate.admit(context.caller, len(token))
         try:
             body = self._gate.read_token(context, token)  # 2
+            known, home = self._gate.projection, context.caller.tenant
             try:
                 return await with_known_keys(  # 3
-                    self._gate.projection, self._gate.catch_up, partial(read_asked, body)
+                    known, home, self._gate.catch_up, partial(read_asked, body)
                 )
             except UnknownKeyError:
-                return read_asked(body, partial(key_ids_if_known, self._gate.projection))
+                return read_asked(body, partial(key_ids_if_known, known, home))
         except FormatError as error:
             await self._recorder.refuse(context, f"malformed: {error}")
             raise Problem("malformed_request", str(error)) from error

@@ -1,8 +1,8 @@
 """Steps 7 to 9 of a release: unwrap a share in its custody, check its binding, seal it.
 
 One attempt for each key access object, with the key that it names; with each of a few for an old
-file that names none. Whatever goes wrong with the
-wrapped bytes or the binding is one error to the caller.
+file that names none. Whatever goes wrong with the wrapped bytes or the binding is one error to the
+caller.
 """
 
 from collections.abc import Callable, Mapping, Sequence

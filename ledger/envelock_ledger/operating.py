@@ -202,7 +202,7 @@ async def _answer(writer: Writer, line: bytes) -> Answer:
                 return Counted(await writer.ask(lambda log: log.census()))
     except LedgerError as error:
         return Failed(error.code, str(error), error.hint)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Failed("usage", str(error), None)
 
 

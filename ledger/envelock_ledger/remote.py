@@ -243,7 +243,7 @@ class _Link(asyncio.Protocol):
             for frame in self._inbox.feed(data):
                 for number, answer in _ANSWERS.decode(frame):
                     self._client.received(number, answer)
-        except (msgspec.MsgspecError, LedgerUnavailableError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, LedgerUnavailableError):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's

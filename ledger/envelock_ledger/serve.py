@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             for frame in self._inbox.feed(data):
                 for number, request in _REQUESTS.decode(frame):
                     self._begin(number, request)
-        except (msgspec.MsgspecError, LedgerUnavailableError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, LedgerUnavailableError):
             self._transport.abort()  # not one of our clients
 
     async def drain(self) -> None:

@@ -86,6 +86,15 @@ class Callers:
         self._require_fresh(proof)
         return Authenticated(token, proof, text)
 
+    async def bearer(self, text: str) -> AccessToken:
+        """The token *text*, of whoever brings it; that it is theirs to use is not checked.
+
+        Raises:
+            UnauthenticatedError: It proves nobody.
+            IssuerUnavailableError: The issuer's keys are not to be had.
+        """
+        return await self._tokens.verify(text)
+
     def _require_fresh(self, proof: dpop.Proof) -> None:
         """Refuse a proof that was seen; a flood of proofs displaces the oldest names only."""
         now = int(self._clock())

@@ -237,3 +237,43 @@ class TestAuthorization:
 
         assert status == 400
         assert "1000" in found["message"]
+
+    def test_the_same_value_many_times_is_one(self, stock: Server):
+        """And a definition is not repeated with all its values for each."""
+        _, found = call(stock, f"{ATTRIBUTES}GetAttributeValuesByFqns", {"fqns": [SECRET] * 250})
+
+        assert list(found["fqnAttributeValues"]) == [SECRET]
+        assert "values" not in found["fqnAttributeValues"][SECRET]["attribute"]
+
+    @pytest.mark.parametrize("jwt", ["a" * 20_000, "x.y.z"])
+    def test_entitlements_of_nobody_are_none(self, stock: Server, jwt: str):
+        """A token that proves nobody holds nothing; one that is too long is refused."""
+        status, found = call(
+            stock,
+            f"{AUTHORIZATION}GetEntitlements",
+            {"entityIdentifier": {"token": {"ephemeralId": "e", "jwt": jwt}}},
+        )
+        held = [one["actionsPerAttributeValueFqn"] for one in found.get("entitlements", [])]
+
+        assert (status, held) == ((200, [{}]) if len(jwt) < 100 else (400, []))
+
+    def test_who_is_revoked_is_permitted_nothing(self, stock: Server):
+        """Neither when asking, nor when asked about; a moment later, without a restart."""
+        nurse = token(stock, "nurse")
+        about = question([PUBLIC], entityIdentifier={"token": {"jwt": nurse}})
+        _, before = call(stock, f"{AUTHORIZATION}GetDecision", about)
+        body = {"subject": "nurse", "standing": "shut"}
+        status, _ = call(stock, "/v1/subjects", body, name="operator")
+        _, after = call(stock, f"{AUTHORIZATION}GetDecision", about)
+        asking, _ = call(stock, f"{AUTHORIZATION}GetDecision", question([PUBLIC]), name="nurse")
+        _, held = call(
+            stock,
+            f"{AUTHORIZATION}GetEntitlements",
+            {"entityIdentifier": {"token": {"jwt": nurse}}},
+        )
+
+        assert status == 200
+        assert before["decision"]["decision"] == "DECISION_PERMIT"
+        assert after["decision"]["decision"] == "DECISION_DENY"
+        assert asking == 403
+        assert held["entitlements"][0]["actionsPerAttributeValueFqn"] == {}

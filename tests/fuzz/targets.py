@@ -292,7 +292,7 @@ def frames(data: bytes) -> None:
         for frame in inbox.feed(data[start : start + 997]):
             try:
                 REQUESTS.decode(frame)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 ANSWERS.decode(frame)
 
 
@@ -573,7 +573,8 @@ TARGETS = {
     "claims": Target(claims, seeds=_claims),
     "connect": Target(connect, seeds=_messages),
     "container": Target(container, max_bytes=1 << 17),
-    "frames": Target(frames, (LedgerUnavailableError, msgspec.MsgspecError), _frames),
+    "frames": Target(
+        frames, (LedgerUnavailableError, msgspec.MsgspecError, UnicodeDecodeError), _frames),
     "key_access": Target(key_access),
     "key_sets": Target(key_sets, seeds=_keys),
     "manifest": Target(manifest, max_bytes=1 << 17),

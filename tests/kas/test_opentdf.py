@@ -3,26 +3,58 @@
 import base64
 import gzip
 import json
+import time
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from google.protobuf.any_pb2 import Any
+from google.protobuf.struct_pb2 import Struct
 from kas.served import REWRAP, Served, running_served
 
 from envelock_formats.framing import b64
+from envelock_formats.keyid import KeyPath
 from envelock_formats.wire import RewrapBody
 from envelock_formats.wrap import ec_from_pem, open_answer, public_pem
+from envelock_kas.keys.lifecycle import Actor
 from envelock_kas.opentdf import opentdf_pb2 as pb
 from envelock_kas.opentdf.settings import OpenTdfSettings
+from envelock_kas.records import Origin
 
 PUBLIC_KEY = "/kas.AccessService/PublicKey"
 WELL_KNOWN = "/wellknownconfiguration.WellKnownService/GetWellKnownConfiguration"
 HEALTH = "/grpc.health.v1.Health/Check"
 SERVERS = "/policy.kasregistry.KeyAccessServerRegistryService/ListKeyAccessServers"
+ATTRIBUTES = "/policy.attributes.AttributesService/"
+AUTHORIZATION = "/authorization.v2.AuthorizationService/"
+DECISION = f"{AUTHORIZATION}GetDecision"
+DECISIONS = f"{AUTHORIZATION}GetDecisionMultiResource"
 PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
 PROTO = {"Content-Type": "application/proto"}
+
+
+def nested_any(depth: int) -> Any:
+    """An `Any` in an `Any`, *depth* times."""
+    claims = Any()
+    for _ in range(depth):
+        outer = Any()
+        outer.Pack(claims)
+        claims = outer
+    return claims
+
+
+def nested_struct(depth: int) -> Any:
+    """A `Struct` in a `Struct`, *depth* times."""
+    inner = Struct()
+    for _ in range(depth):
+        outer = Struct()
+        outer.fields["a"].struct_value.CopyFrom(inner)
+        inner = outer
+    claims = Any()
+    claims.Pack(inner)
+    return claims
 
 
 async def rewrap(served: Served, body: RewrapBody, *, codec: str, pack: bool = False):
@@ -419,3 +451,121 @@ class TestBrowsers:
         """At start, not at the first page that fails."""
         with pytest.raises(ValueError, match="not an origin"):
             OpenTdfSettings(browser_origins=(origin,))
+
+
+class TestBombs:
+    """Small requests that would become large, and what is refused before it is read."""
+
+    async def posted(self, served: Served, path: str, body: bytes, codec: str) -> int:
+        """The status of a packed message without a token."""
+        headers = {"Content-Type": codec, "Content-Encoding": "gzip"}
+        async with (
+            ClientSession() as session,
+            session.post(
+                f"{served.origin}{path}", data=gzip.compress(body), headers=headers
+            ) as answer,
+        ):
+            return answer.status
+
+    @pytest.mark.parametrize("path", [DECISIONS, f"{ATTRIBUTES}GetAttributeValuesByFqns", SERVERS])
+    async def test_without_a_token_nothing_is_read(self, served: Served, path: str):
+        """Whatever the body would have become."""
+        begun = time.monotonic()
+        status = await self.posted(served, path, b"\x1a\x00" * (1 << 20), "application/proto")
+
+        assert status == 401
+        assert time.monotonic() - begun < 2
+
+    @pytest.mark.parametrize("path", [PUBLIC_KEY, WELL_KNOWN, HEALTH])
+    async def test_what_strangers_send_is_short(self, served: Served, path: str):
+        """16 KiB, counted unpacked."""
+        begun = time.monotonic()
+        body = b'{"x":[' + b"{}," * (1 << 20) + b"{}]}"
+
+        assert await self.posted(served, path, body, "application/json") == 413
+        assert time.monotonic() - begun < 2
+
+    @pytest.mark.parametrize("path", [REWRAP, "/v1/datakeys", "/v1/rebind"])
+    async def test_junk_around_a_request_token_is_not_parsed(self, served: Served, path: str):
+        """The message is flat; brackets by the million are refused by their number."""
+        begun = time.monotonic()
+        body = b'{"signedRequestToken":"a","x":[' + b"[]," * 300_000 + b"[]]}"
+        status, _, _ = await served.call("POST", path, body)
+
+        assert status == 400
+        assert time.monotonic() - begun < 2
+
+    async def test_more_questions_than_a_call_may_have_are_refused_unread(self, served: Served):
+        """As protobuf makes them: two bytes each."""
+        url = f"{served.origin}{DECISIONS}"
+        token = served.authority.token(served.holder.jkt)
+        headers = served.holder.headers(url, token) | PROTO
+        body = b"\x1a\x00" * 200_000
+        status, text, _ = await served.call("POST", DECISIONS, body, token=token, headers=headers)
+
+        assert (status, "1000" in json.loads(text)["message"]) == (400, True)
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            nested_any(600),
+            Any(type_url="type.googleapis.com/google.protobuf.Struct", value=b"\xff"),
+            Any(type_url="type.googleapis.com/google.protobuf.Value", value=b""),
+            Any(type_url="type.googleapis.com/google.protobuf.Struct", value=b"\0" * 70_000),
+            nested_struct(40),
+        ],
+        ids=["any", "garbage", "other", "long", "deep"],
+    )
+    async def test_claims_are_one_flat_struct(self, served: Served, claims):
+        """400: not a matter of who asks, nor of the PDP."""
+        message = pb.GetDecisionRequest()
+        message.entity_identifier.entity_chain.entities.add(user_name="a", claims=claims)
+        url = f"{served.origin}{DECISION}"
+        token = served.authority.token(served.holder.jkt)
+        headers = served.holder.headers(url, token) | PROTO
+        status, _, _ = await served.call(
+            "POST", DECISION, message.SerializeToString(), token=token, headers=headers
+        )
+
+        assert status == 400
+
+
+class TestStanding:
+    """Who is shut out learns nothing here either."""
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            PUBLIC_KEY,
+            SERVERS,
+            f"{ATTRIBUTES}GetAttributeValuesByFqns",
+            DECISIONS,
+            f"{AUTHORIZATION}GetEntitlements",
+        ],
+    )
+    async def test_a_closed_tenant_gets_no_answer(self, served: Served, path: str):
+        """403, on record."""
+        served.world.worker.projection._standing["tenant:clinic"] = 1  # noqa: SLF001 as a record would
+        status, _, _ = await served.call("POST", path, b"{}")
+
+        assert status == 403
+        assert (await served.world.records("denied"))[0]["rsn"] == "tenant closed"
+
+
+async def test_a_suspended_key_is_told_no_more(served: Served):
+    """Whatever was found a moment ago."""
+    async with ClientSession() as session:
+        url = f"{served.origin}{PUBLIC_KEY}"
+        async with session.post(url, json={}) as answer:
+            before = answer.status
+        await served.world.worker.lifecycle.change(
+            KeyPath("clinic:records"), "suspend", below=True, actor=Actor(Origin("r-test"))
+        )
+        asked = served.world.custody.operations.total()
+        statuses: list[int] = []
+        for _ in range(3):
+            async with session.post(url, json={}) as answer:
+                statuses.append(answer.status)
+
+    assert (before, statuses) == (200, [409] * 3)
+    assert served.world.custody.operations.total() == asked

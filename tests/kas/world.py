@@ -197,8 +197,8 @@ class ScriptedCatalogue:
     async def holdings(self, tenant: str, subject: Subject) -> Sequence[str]:
         raise PdpUnavailableError(f"no word on {subject.name} of {tenant}")
 
-    async def verdicts(self, asked: Sequence[Asked]) -> Sequence[Said]:
-        raise PdpUnavailableError(f"no word on {len(asked)} questions")
+    async def verdicts(self, subject: Subject, asked: Sequence[Asked]) -> Sequence[Said]:
+        raise PdpUnavailableError(f"no word on {len(asked)} questions about {subject.name}")
 
 
 def _new_policy(item: QuestionObject) -> str | None:

@@ -330,6 +330,7 @@ class TestConnection:
             (5).to_bytes(4, "big") + b"hello",
             (1).to_bytes(4, "big") + b"\xc0",
             wire.frame([]) + b"\x00\x00\x00\x02\x91\x91",
+            wire.frame([]) + b"\x00\x00\x00\x08\x91\x92\x01\x91\xa3\xff\xfe\xfd",
             (4).to_bytes(4, "big") + msgspec.msgpack.encode([[1, ["nope"]]])[:4],
         ],
     )

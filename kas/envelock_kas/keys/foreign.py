@@ -59,15 +59,18 @@ class ForeignKey:
 
 async def with_known_keys(
     projection: Projection,
+    home: str,
     catch_up: Callable[[], Awaitable[None]],
     read: Callable[[KeyIds], T],
 ) -> T:
-    """*read* with what key ids mean here; what names an unknown one is read again after *catch_up*.
+    """*read* with what key ids mean to callers at *home* in a tenant.
+
+    What names an unknown one is read again after *catch_up*.
 
     Raises:
         FormatError: As *read* does.
     """
-    known = partial(key_ids, projection)
+    known = partial(key_ids, projection, home)
     try:
         return read(known)
     except UnknownKeyError:
@@ -75,8 +78,13 @@ async def with_known_keys(
     return read(known)
 
 
-def key_ids(projection: Projection, access: KeyAccess, policy: Policy) -> tuple[KeyId, ...]:
+def key_ids(
+    projection: Projection, home: str, access: KeyAccess, policy: Policy
+) -> tuple[KeyId, ...]:
     """The versions that a key access object may mean: one, or several that get one attempt each.
+
+    An imported key of a tenant that does not share with *home* is none: which names it has taken
+    over is its own affair.
 
     Raises:
         KeyIdError: It names no key that is known, or a form of wrap that no legacy key opens, or
@@ -86,17 +94,18 @@ def key_ids(projection: Projection, access: KeyAccess, policy: Policy) -> tuple[
         return _unnamed(projection, access, policy)
     if _is_own(kid):
         return (KeyId.parse(kid),)
-    if (found := projection.registry.imported(kid)) is None:
+    found = projection.registry.imported(kid)
+    if found is None or not _shares(projection, found.tenant, home):
         raise UnknownKeyError(f"key id {kid[:100]!r}: neither path:vN nor an imported one")
     return (found,)
 
 
 def key_ids_if_known(
-    projection: Projection, access: KeyAccess, policy: Policy
+    projection: Projection, home: str, access: KeyAccess, policy: Policy
 ) -> tuple[KeyId, ...]:
     """As `key_ids`; none for a key that is not known."""
     try:
-        return key_ids(projection, access, policy)
+        return key_ids(projection, home, access, policy)
     except UnknownKeyError:
         return ()
 
@@ -116,6 +125,11 @@ def _unnamed(projection: Projection, access: KeyAccess, policy: Policy) -> tuple
     if not fitting:
         raise UnknownKeyError("a key access object names no key")
     return tuple(fitting)
+
+
+def _shares(projection: Projection, owner: str, home: str) -> bool:
+    state = projection.policy(owner)
+    return home == owner or (state is not None and home in state.current.sharing)
 
 
 def _is_own(kid: str) -> bool:

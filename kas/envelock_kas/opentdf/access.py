@@ -9,7 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from envelock_formats import jose
-from envelock_formats.wire import PublishedKey, RewrapAnswer, RewrapRequest
+from envelock_formats.wire import (
+    MAX_MESSAGE,
+    PublishedKey,
+    RewrapAnswer,
+    RewrapRequest,
+    read_request_message,
+)
 from envelock_kas.custody import RSA
 from envelock_kas.http import Surface, authenticate, published, token_of
 from envelock_kas.naming import DEFAULT_DATASET
@@ -63,6 +69,7 @@ PUBLIC_KEY = Method(
     PublicKeyRequest,
     pb.PublicKeyRequest,
     pb.PublicKeyResponse,
+    lambda message: PublicKeyRequest(message.algorithm, message.fmt, message.v),
     safe=True,
 )
 REWRAP = Method(
@@ -70,7 +77,10 @@ REWRAP = Method(
     RewrapRequest,
     pb.RewrapRequest,
     pb.RewrapResponse,
+    lambda message: RewrapRequest(message.signed_request_token),
     write=_rewrapped,
+    json=read_request_message,
+    max_bytes=MAX_MESSAGE,
 )
 
 

@@ -7,6 +7,7 @@ those of the owner, since whoever owns the namespace owns the object.
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -15,13 +16,14 @@ from envelock_formats.errors import FormatError
 from envelock_formats.fqn import AttributeValue
 from envelock_kas.catalogue import Catalogue, DefinedAttribute, KeyScope
 from envelock_kas.errors import PdpUnavailableError
-from envelock_kas.http import Surface, authenticate
+from envelock_kas.http import Surface, admitted
 from envelock_kas.opentdf import opentdf_pb2 as pb
 from envelock_kas.opentdf.connect import Method
 from envelock_kas.opentdf.kaskeys import KasKeys, SimpleKasKey
 from envelock_service.problem import Problem
 
 MAX_FQNS = 250
+MAX_BYTES = 256 * 1024  # of a request
 RULES = {
     "allOf": "ATTRIBUTE_RULE_TYPE_ENUM_ALL_OF",
     "anyOf": "ATTRIBUTE_RULE_TYPE_ENUM_ANY_OF",
@@ -45,14 +47,13 @@ class Namespace(msgspec.Struct, frozen=True):
 
 
 class Attribute(msgspec.Struct, frozen=True):
-    """A definition; `values` are not repeated inside a value."""
+    """A definition. It does not list its values, of which there may be thousands."""
 
     id: str
     namespace: Namespace
     name: str
     rule: str
     fqn: str
-    values: tuple["Value", ...] = ()
     active: bool = True
     kasKeys: tuple[SimpleKasKey, ...] = ()  # noqa: N815 the protocol's own name
 
@@ -93,20 +94,31 @@ class KeyMappings(msgspec.Struct, frozen=True):
     fqnKeyMappings: dict[str, KeyMapping]  # noqa: N815 the protocol's own name
 
 
+def _fqns(message: pb.GetAttributeValuesByFqnsRequest) -> FqnsRequest:
+    return FqnsRequest(tuple(message.fqns[: MAX_FQNS + 1]))
+
+
 ATTRIBUTE_VALUES = Method(
     "/policy.attributes.AttributesService/GetAttributeValuesByFqns",
     FqnsRequest,
     pb.GetAttributeValuesByFqnsRequest,
     pb.GetAttributeValuesByFqnsResponse,
+    _fqns,
     safe=True,
+    max_bytes=MAX_BYTES,
 )
 KEY_MAPPINGS = Method(
     "/policy.attributes.AttributesService/GetKeyMappingsByFqns",
     FqnsRequest,
     pb.GetKeyMappingsByFqnsRequest,
     pb.GetKeyMappingsByFqnsResponse,
+    _fqns,
     safe=True,
+    max_bytes=MAX_BYTES,
 )
+
+
+_Definitions: TypeAlias = dict[tuple[str, str], tuple[DefinedAttribute, frozenset[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,42 +146,44 @@ class Attributes:
 
     def routes(self, app: web.Application) -> None:
         """Add the routes."""
-        ATTRIBUTE_VALUES.route(app, self.attribute_values)
-        KEY_MAPPINGS.route(app, self.key_mappings)
+        ATTRIBUTE_VALUES.serve(app, self.attribute_values)
+        KEY_MAPPINGS.serve(app, self.key_mappings)
 
-    async def attribute_values(self, request: web.Request, asked: FqnsRequest) -> AttributeValues:
+    async def attribute_values(self, request: web.Request) -> web.Response:
         """Definitions and values, with the keys mapped to each."""
         told: dict[str, AttributeAndValue] = {}
-        for found in await self._find(request, asked):
+        for found in await self._find(request, ATTRIBUTE_VALUES):
             definition = found.definition
             general = await self._mapped(request, found.owner, definition.key)
             own = definition.keys.get(found.value.value)
             value = _value(found.value, await self._mapped(request, found.owner, own))
             told[found.asked] = AttributeAndValue(_attribute(found, general), value)
-        return AttributeValues(told)
+        return ATTRIBUTE_VALUES.answer(request, AttributeValues(told))
 
-    async def key_mappings(self, request: web.Request, asked: FqnsRequest) -> KeyMappings:
+    async def key_mappings(self, request: web.Request) -> web.Response:
         """Only what a client needs that plans how to split a key."""
         told: dict[str, KeyMapping] = {}
-        for found in await self._find(request, asked):
+        for found in await self._find(request, KEY_MAPPINGS):
             keys = await self._mapped(request, found.owner, found.scope)
             told[found.asked] = KeyMapping(RULES[found.definition.rule], keys)
-        return KeyMappings(told)
+        return KEY_MAPPINGS.answer(request, KeyMappings(told))
 
-    async def _find(self, request: web.Request, asked: FqnsRequest) -> Sequence[Found]:
-        """What the FQNs name.
+    async def _find(self, request: web.Request, method: Method[FqnsRequest]) -> Sequence[Found]:
+        """What the FQNs of a request name; it is read once its caller is known.
 
         Raises:
             Problem: 400 for none, too many, or what is no FQN; 404 for a value that is not defined,
                 or not for the caller to see.
         """
-        caller = (await authenticate(self._surface, request)).token.caller
-        self._surface.gate.admit(caller)
-        if not 1 <= len(asked.fqns) <= MAX_FQNS:
+        caller = (await admitted(self._surface, request)).token.caller
+        asked = (await method.read(request)).fqns
+        if not 1 <= len(asked) <= MAX_FQNS:
             raise Problem("malformed_request", f"fqns: 1 to {MAX_FQNS}")
-        return [await self._one(fqn, caller.tenant) for fqn in asked.fqns]
+        defined: dict[str, _Definitions] = {}
+        return [await self._one(fqn, caller.tenant, defined) for fqn in dict.fromkeys(asked)]
 
-    async def _one(self, fqn: str, home: str) -> Found:
+    async def _one(self, fqn: str, home: str, defined: dict[str, _Definitions]) -> Found:
+        """Look one value up; *defined* keeps what was read, by owner."""
         try:
             value = AttributeValue.parse_fqn(fqn)
         except FormatError as error:
@@ -177,17 +191,22 @@ class Attributes:
         projection = self._surface.gate.projection
         owner = projection.owner_of(value.namespace)
         state = projection.policy(owner) if owner is not None else None
+        unknown = Problem("not_found", f"{value.short} is not defined")
         if owner is None or state is None or home not in {owner, *state.current.sharing}:
-            raise Problem("not_found", f"{value.short} is not defined")
+            raise unknown
+        if owner not in defined:
+            defined[owner] = await self._read(owner, state.current.epoch)
+        definition, values = defined[owner].get((value.namespace, value.name), (None, ()))
+        if definition is None or value.value not in values:
+            raise unknown
+        return Found(fqn, value, definition, owner)
+
+    async def _read(self, owner: str, epoch: int) -> _Definitions:
         try:
-            defined = await self._catalogue.definitions(owner, state.current.epoch)
+            found = await self._catalogue.definitions(owner, epoch)
         except PdpUnavailableError as error:
             raise Problem("pdp_unavailable") from error
-        for one in defined:
-            named = (one.namespace, one.name) == (value.namespace, value.name)
-            if named and value.value in one.values:
-                return Found(fqn, value, one, owner)
-        raise Problem("not_found", f"{value.short} is not defined")
+        return {(one.namespace, one.name): (one, frozenset(one.values)) for one in found}
 
     async def _mapped(
         self, request: web.Request, owner: str, scope: KeyScope | None
@@ -201,16 +220,12 @@ class Attributes:
 def _attribute(found: Found, keys: tuple[SimpleKasKey, ...]) -> Attribute:
     definition, value = found.definition, found.value
     namespace = f"https://{definition.namespace}"
-    values = tuple(
-        _value(AttributeValue(value.namespace, value.name, text), ()) for text in definition.values
-    )
     return Attribute(
         id=_id(value.definition),
         namespace=Namespace(_id(namespace), definition.namespace, namespace),
         name=definition.name,
         rule=RULES[definition.rule],
         fqn=value.definition,
-        values=values,
         kasKeys=keys,
     )
 

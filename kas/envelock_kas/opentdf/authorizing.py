@@ -7,30 +7,37 @@ that the asker says it fulfils count here: what it guards is its own.
 """
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
+import msgspec
+import orjson
 from aiohttp import web
 
 from envelock_formats.errors import FormatError
 from envelock_formats.fqn import AttributeValue
+from envelock_formats.request import Caller
 from envelock_formats.tdf.policy import write_policy
 from envelock_kas.catalogue import Asked, Catalogue, Said, Subject
 from envelock_kas.errors import PdpUnavailableError
-from envelock_kas.http import Surface, authenticate
+from envelock_kas.http import Surface, admitted
 from envelock_kas.opentdf.authorization import (
     DENY,
     GET_BULK,
     GET_DECISION,
     GET_ENTITLEMENTS,
     GET_MULTI,
+    MAX_CLAIMS,
+    MAX_ENTITIES,
+    MAX_FQNS,
+    MAX_QUESTIONS,
+    MAX_REQUESTS,
     PERMIT,
     Actions,
-    BulkRequest,
     BulkResponse,
-    DecisionRequest,
     DecisionResponse,
-    EntitlementsRequest,
     EntitlementsResponse,
     Entity,
     EntityEntitlements,
@@ -39,15 +46,17 @@ from envelock_kas.opentdf.authorization import (
     MultiResponse,
     Resource,
     ResourceDecision,
+    Token,
 )
+from envelock_kas.opentdf.connect import Method
+from envelock_kas.pdp_socket import PdpRefusedError
 from envelock_service.callers import Authenticated
+from envelock_service.oidc import UnauthenticatedError
 from envelock_service.problem import Problem
 
+T = TypeVar("T", bound=msgspec.Struct)
 SCOPE = "envelock:decisions"
-MAX_FQNS = 20  # of a resource
-MAX_REQUESTS = 200
-MAX_ENTITIES = 10
-MAX_QUESTIONS = 1000  # of one call: one for each entity and resource
+MAX_JWT = 16 * 1024  # characters
 QUESTION_BYTES = 512  # that a question counts as, for the rate
 _ACTS = {"read": "open", "decrypt": "open", "create": "seal", "encrypt": "seal"}
 _NOBODY = str(uuid.UUID(int=0))
@@ -55,27 +64,19 @@ _NOBODY = str(uuid.UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A subject under the id that the asker knows it by."""
+    """A subject under the id that the asker knows it by; *caller* is None for who proves nobody."""
 
     id: str
     subject: Subject
+    caller: Caller | None
 
 
-@dataclass(slots=True)
-class _Call:
-    """The questions of one call. One task owns it."""
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked of one resource; None of one that nobody may permit."""
 
-    caller: Authenticated
-    asked: list[Asked] = field(default_factory=list)
-    said: Sequence[Said] = ()
-
-    def add(self, asked: Sequence[Asked]) -> range:
-        """Put questions in; where their answers will stand."""
-        start = len(self.asked)
-        self.asked += asked
-        if len(self.asked) > MAX_QUESTIONS:
-            raise Problem("malformed_request", f"at most {MAX_QUESTIONS} questions in a call")
-        return range(start, len(self.asked))
+    resource: Resource
+    asked: Asked | None
 
 
 class Authorization:
@@ -87,87 +88,162 @@ class Authorization:
 
     def routes(self, app: web.Application) -> None:
         """Add the routes."""
-        GET_DECISION.route(app, self.decision)
-        GET_MULTI.route(app, self.several)
-        GET_BULK.route(app, self.bulk)
-        GET_ENTITLEMENTS.route(app, self.entitlements)
+        GET_DECISION.serve(app, self.decision)
+        GET_MULTI.serve(app, self.several)
+        GET_BULK.serve(app, self.bulk)
+        GET_ENTITLEMENTS.serve(app, self.entitlements)
 
-    async def decision(self, request: web.Request, asked: DecisionRequest) -> DecisionResponse:
+    async def decision(self, request: web.Request) -> web.Response:
         """One subject, one resource."""
+        caller, asked = await self._read(request, GET_DECISION)
         several = MultiRequest(
             asked.entityIdentifier,
             (asked.resource,),
             asked.action,
             asked.fulfillableObligationFqns,
         )
-        [answer] = await self._answer(request, (several,))
-        return DecisionResponse(answer.resourceDecisions[0])
+        [answer] = await self._answer(caller, (several,))
+        return GET_DECISION.answer(request, DecisionResponse(answer.resourceDecisions[0]))
 
-    async def several(self, request: web.Request, asked: MultiRequest) -> MultiResponse:
+    async def several(self, request: web.Request) -> web.Response:
         """One subject, several resources."""
-        [answer] = await self._answer(request, (asked,))
-        return answer
+        caller, asked = await self._read(request, GET_MULTI)
+        [answer] = await self._answer(caller, (asked,))
+        return GET_MULTI.answer(request, answer)
 
-    async def bulk(self, request: web.Request, asked: BulkRequest) -> BulkResponse:
+    async def bulk(self, request: web.Request) -> web.Response:
         """Several subjects, several resources each."""
+        caller, asked = await self._read(request, GET_BULK)
         if not 1 <= len(asked.decisionRequests) <= MAX_REQUESTS:
             raise Problem("malformed_request", f"decisionRequests: 1 to {MAX_REQUESTS}")
-        return BulkResponse(tuple(await self._answer(request, asked.decisionRequests)))
+        answers = await self._answer(caller, asked.decisionRequests)
+        return GET_BULK.answer(request, BulkResponse(tuple(answers)))
 
-    async def entitlements(
-        self, request: web.Request, asked: EntitlementsRequest
-    ) -> EntitlementsResponse:
+    async def entitlements(self, request: web.Request) -> web.Response:
         """Every value that each subject holds, of the asker's tenant."""
-        caller = await authenticate(self._surface, request)
-        self._surface.gate.admit(caller.token.caller)
+        caller, asked = await self._read(request, GET_ENTITLEMENTS)
         tenant = caller.token.caller.tenant
         told: list[EntityEntitlements] = []
-        for named in _subjects(caller, asked.entityIdentifier):
-            try:
-                fqns = await self._catalogue.holdings(tenant, named.subject)
-            except PdpUnavailableError as error:
-                raise Problem("pdp_unavailable") from error
+        for named in await self._subjects(caller, asked.entityIdentifier):
+            fqns: Sequence[str] = ()
+            if self._may_be_asked_about(named, tenant):
+                with _refusals():
+                    fqns = await self._catalogue.holdings(tenant, named.subject)
             told.append(EntityEntitlements(named.id, {fqn: Actions() for fqn in fqns}))
-        return EntitlementsResponse(tuple(told))
+        return GET_ENTITLEMENTS.answer(request, EntitlementsResponse(tuple(told)))
+
+    async def _read(self, request: web.Request, method: Method[T]) -> tuple[Authenticated, T]:
+        """The caller, and what it asks: read once it is known, and paid for by its size.
+
+        What this worker knows of who is shut out is brought up to date, since no record will be
+        held against the ledger.
+        """
+        caller = await admitted(self._surface, request)
+        body = await method.body(request)
+        self._surface.gate.admit(caller.token.caller, len(body))
+        await self._surface.gate.catch_up()
+        return caller, method.understand(request, body)
 
     async def _answer(
-        self, request: web.Request, asked: Sequence[MultiRequest]
+        self, caller: Authenticated, asked: Sequence[MultiRequest]
     ) -> list[MultiResponse]:
-        """Ask everything at once, and deal the answers out."""
-        call = _Call(await authenticate(self._surface, request))
-        places = [[self._place(call, one, resource) for resource in one.resources] for one in asked]
-        if not all(one.resources for one in asked):
-            raise Problem("malformed_request", "resources: at least one")
-        self._surface.gate.admit(call.caller.token.caller, len(call.asked) * QUESTION_BYTES)
-        try:
-            call.said = await self._catalogue.verdicts(call.asked) if call.asked else ()
-        except PdpUnavailableError as error:
-            raise Problem("pdp_unavailable") from error
-        return [
-            _response(
-                [
-                    _told(resource, [call.said[place] for place in found], one)
-                    for resource, found in zip(one.resources, where, strict=True)
-                ]
-            )
-            for one, where in zip(asked, places, strict=True)
-        ]
+        """Answer every request, each for all of its subjects."""
+        number = sum(len(one.resources) * _entities(one.entityIdentifier) for one in asked)
+        if number > MAX_QUESTIONS or not all(one.resources for one in asked):
+            raise Problem("malformed_request", f"resources: 1 to {MAX_QUESTIONS} questions")
+        self._surface.gate.admit(caller.token.caller, number * QUESTION_BYTES)
+        return [await self._several(caller, one) for one in asked]
 
-    def _place(self, call: _Call, asked: MultiRequest, resource: Resource) -> range:
-        """Put the questions about one resource into the call; none where nobody may permit it."""
+    async def _several(self, caller: Authenticated, asked: MultiRequest) -> MultiResponse:
+        questions = [self._question(asked, resource) for resource in asked.resources]
+        subjects = await self._subjects(caller, asked.entityIdentifier)
+        said = [await self._said(caller, named, questions) for named in subjects]
+        told = tuple(
+            _told(one.resource, [answers[place] for answers in said], asked)
+            for place, one in enumerate(questions)
+        )
+        return MultiResponse(all(one.decision == PERMIT for one in told), told)
+
+    def _question(self, asked: MultiRequest, resource: Resource) -> _Question:
         act = _ACTS.get(asked.action.name.lower())
         if act is None:
             raise Problem("malformed_request", f"action is one of: {', '.join(_ACTS)}")
         values = _values(resource)
         owners = {self._surface.gate.projection.owner_of(one.namespace) for one in values}
         owner = owners.pop() if len(owners) == 1 else None
-        subjects = _subjects(call.caller, asked.entityIdentifier)
-        home = call.caller.token.caller.tenant
-        stated = any(named.subject.token is None for named in subjects)
-        if owner is None or (stated and owner != home):
-            return range(0)
-        policy = write_policy(_NOBODY, values)
-        return call.add([Asked(named.subject, act, owner, policy) for named in subjects])
+        if owner is None:
+            return _Question(resource, None)
+        return _Question(resource, Asked(act, owner, write_policy(_NOBODY, values)))
+
+    async def _said(
+        self, caller: Authenticated, named: _Named, questions: Sequence[_Question]
+    ) -> Sequence[Said]:
+        """What is said of one subject, in the order of *questions*; no where nobody may ask."""
+        home = caller.token.caller.tenant
+        open_to = {
+            place: one.asked
+            for place, one in enumerate(questions)
+            if one.asked is not None
+            and self._may_be_asked_about(named, one.asked.owner)
+            and (named.subject.token is not None or one.asked.owner == home)
+        }
+        answers = [Said(permit=False)] * len(questions)
+        if open_to:
+            with _refusals():
+                said = await self._catalogue.verdicts(named.subject, list(open_to.values()))
+            for place, answer in zip(open_to, said, strict=True):
+                answers[place] = answer
+        return answers
+
+    def _may_be_asked_about(self, named: _Named, owner: str) -> bool:
+        """Whether the subject proves somebody, and nobody concerned is shut out."""
+        if named.caller is None:
+            return False
+        return self._surface.gate.shut_out(named.caller, owner) is None
+
+    async def _subjects(self, caller: Authenticated, asked: EntityIdentifier) -> list[_Named]:
+        """Whom a question is about.
+
+        Raises:
+            Problem: 400 for nobody, too many, or another kind; 403 for names without the scope.
+        """
+        if asked.token is not None and asked.token.jwt:
+            return [await self._bearer(asked.token)]
+        if asked.withRequestToken:
+            return [_Named("", Subject(caller.text), caller.token.caller)]
+        chain = asked.entityChain.entities if asked.entityChain is not None else ()
+        subjects = [one for one in chain if one.category != "CATEGORY_ENVIRONMENT"]
+        if not 1 <= len(subjects) <= len(chain) <= MAX_ENTITIES:
+            raise Problem("malformed_request", "entityIdentifier: a token, or 1 to 10 entities")
+        if SCOPE not in caller.token.scopes:
+            raise Problem("access_denied", f"asking about others by name needs the scope {SCOPE}")
+        return [_stated(one, caller.token.caller) for one in subjects]
+
+    async def _bearer(self, token: Token) -> _Named:
+        if len(token.jwt) > MAX_JWT:
+            raise Problem("malformed_request", f"jwt: at most {MAX_JWT} characters")
+        try:
+            found = await self._surface.callers.bearer(token.jwt)
+        except UnauthenticatedError:
+            return _Named(token.ephemeralId, Subject(token.jwt), None)
+        return _Named(token.ephemeralId, Subject(token.jwt), found.caller)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what the PDP does not answer into problems."""
+    try:
+        yield
+    except PdpRefusedError as error:
+        raise Problem("malformed_request", "the question cannot be decided") from error
+    except PdpUnavailableError as error:
+        raise Problem("pdp_unavailable") from error
+
+
+def _entities(asked: EntityIdentifier) -> int:
+    """How many questions a resource is."""
+    chain = asked.entityChain.entities if asked.entityChain is not None else ()
+    return max(1, len(chain))
 
 
 def _values(resource: Resource) -> list[AttributeValue]:
@@ -186,38 +262,23 @@ def _values(resource: Resource) -> list[AttributeValue]:
         raise Problem("malformed_request", str(error)) from error
 
 
-def _subjects(caller: Authenticated, asked: EntityIdentifier) -> list[_Named]:
-    """Whom a question is about.
+def _stated(entity: Entity, asker: Caller) -> _Named:
+    """Somebody of the asker's own tenant and issuer, with the claims that the asker states.
 
     Raises:
-        Problem: 400 for nobody, too many, or another kind; 403 for names without the scope.
+        Problem: 400 without a name, or with more claims than a question may have.
     """
-    if asked.token is not None and asked.token.jwt:
-        return [_Named(asked.token.ephemeralId, Subject(asked.token.jwt))]
-    if asked.withRequestToken:
-        return [_Named("", Subject(caller.text))]
-    chain = asked.entityChain.entities if asked.entityChain is not None else ()
-    subjects = [one for one in chain if one.category != "CATEGORY_ENVIRONMENT"]
-    if not 1 <= len(subjects) <= len(chain) <= MAX_ENTITIES:
-        raise Problem("malformed_request", "entityIdentifier: a token, or 1 to 10 entities")
-    if SCOPE not in caller.token.scopes:
-        raise Problem("access_denied", f"asking about others by name needs the scope {SCOPE}")
-    home = caller.token.caller.tenant
-    return [_Named(one.ephemeralId, _stated(one, home)) for one in subjects]
-
-
-def _stated(entity: Entity, home: str) -> Subject:
-    """Somebody of the asker's own tenant, with the claims that the asker states."""
     value = (entity.claims or {}).get("value")
     claims = dict(value) if isinstance(value, dict) else {}
     sub = claims.get("sub")
     name = entity.userName or entity.clientId or entity.emailAddress
     name = name or (sub if isinstance(sub, str) else "")
-    if not name:
-        raise Problem("malformed_request", "an entity has a name, an address or the claim sub")
+    if not name or len(orjson.dumps(claims)) > MAX_CLAIMS:
+        raise Problem("malformed_request", "an entity has a name, and claims of 64 KiB at most")
     if entity.emailAddress:
         claims["email"] = entity.emailAddress
-    return Subject(None, name, home, claims)
+    subject = Subject(None, name, asker.tenant, claims)
+    return _Named(entity.ephemeralId, subject, Caller(asker.issuer, name, asker.tenant, ""))
 
 
 def _told(resource: Resource, said: Sequence[Said], asked: MultiRequest) -> ResourceDecision:
@@ -225,7 +286,3 @@ def _told(resource: Resource, said: Sequence[Said], asked: MultiRequest) -> Reso
     met = set(owed) <= set(asked.fulfillableObligationFqns)
     permit = bool(said) and all(one.permit for one in said) and met
     return ResourceDecision(resource.ephemeralId, PERMIT if permit else DENY, owed)
-
-
-def _response(told: Sequence[ResourceDecision]) -> MultiResponse:
-    return MultiResponse(all(one.decision == PERMIT for one in told), tuple(told))

@@ -19,15 +19,15 @@ from aiohttp import web
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
-from envelock_formats.canonical import Json, convert, decode
+from envelock_formats.canonical import Json, decode
 from envelock_formats.errors import FormatError
 from envelock_service.problem import Problem, headers_for
-from envelock_service.server import MAX_BODY, REQUEST_ID, read_body, unpacked
+from envelock_service.server import REQUEST_ID, read_body, unpacked
 
 T = TypeVar("T", bound=msgspec.Struct)
 JSON, PROTO = "application/json", "application/proto"
 MEDIA_TYPES = frozenset({JSON, PROTO})
-MAX_QUERY = 16 * 1024  # characters of a message in a URL
+SMALL = 16 * 1024  # bytes of a message, unpacked, where strangers send it
 _CODEC = web.RequestKey("codec", str)
 _PATH = re.compile(r"/(?:[a-z0-9_]+\.)+[A-Z][A-Za-z0-9]*/[A-Za-z0-9]+\Z")
 _CODES = {
@@ -55,20 +55,42 @@ class Empty(msgspec.Struct, frozen=True):
     """A message of which nothing is read."""
 
 
+def nothing(_message: Message) -> Empty:
+    """Read a message of which nothing is read."""
+    return Empty()
+
+
 @dataclass(frozen=True, slots=True)
 class Method(Generic[T]):
     """One procedure: its path, and the shapes of what it takes and gives.
 
-    *write* turns an answer into protobuf where the general way is too slow. A *safe* one has no
-    side effects, so that clients may use GET.
+    *reads* turns a protobuf message into the struct; *json* a JSON text, where the strict parser
+    alone will not do. *write* turns an answer into protobuf where the general way is too slow. A
+    *safe* one has no side effects, so that clients may use GET.
     """
 
     path: str
     takes: type[T]
     wire_takes: type[Message]
     wire_gives: type[Message]
+    reads: Callable[[Any], T]
     safe: bool = False
     write: Callable[[Any], Message] | None = None
+    json: Callable[[bytes], T] | None = None
+    max_bytes: int = SMALL
+
+    async def body(self, request: web.Request) -> bytes:
+        """The message as it came, unpacked; notes its codec.
+
+        Raises:
+            Problem: 400, 413 or 415.
+        """
+        if request.method == "GET":
+            request[_CODEC], body = _from_query(request.query)
+        else:
+            body = await read_body(request, media_types=MEDIA_TYPES, max_bytes=self.max_bytes)
+            request[_CODEC] = request.content_type
+        return body
 
     async def read(self, request: web.Request) -> T:
         """Read the message of a request.
@@ -76,14 +98,16 @@ class Method(Generic[T]):
         Raises:
             Problem: 400, 413 or 415.
         """
-        if request.method == "GET":
-            codec, body = _from_query(request.query)
-        else:
-            body = await read_body(request, media_types=MEDIA_TYPES)
-            codec = request.content_type
-        request[_CODEC] = codec
+        return self.understand(request, await self.body(request))
+
+    def understand(self, request: web.Request, body: bytes) -> T:
+        """The message in *body*, in the codec that it came in.
+
+        Raises:
+            Problem: 400.
+        """
         try:
-            return self.parse(codec, body)
+            return self.parse(request[_CODEC], body)
         except FormatError as error:
             raise Problem("malformed_request", str(error)) from error
 
@@ -94,13 +118,15 @@ class Method(Generic[T]):
             FormatError: It is none of this procedure.
         """
         if codec == JSON:
-            return decode(body or b"{}", self.takes, max_bytes=len(body) + 2)
+            if self.json is not None:
+                return self.json(body)
+            return decode(body or b"{}", self.takes, max_bytes=self.max_bytes)
         message = self.wire_takes()
         try:
             message.ParseFromString(body)
-            return convert(json_format.MessageToDict(message), self.takes)
-        except (DecodeError, TypeError, ValueError, json_format.Error) as error:
+        except (DecodeError, UnicodeDecodeError) as error:
             raise FormatError("not a message of this procedure") from error
+        return self.reads(message)
 
     def answer(self, request: web.Request, given: msgspec.Struct) -> web.Response:
         """*given* as an answer, in the codec that the request came in."""
@@ -174,7 +200,7 @@ def _from_query(query: Mapping[str, str]) -> tuple[str, bytes]:
     if codec is None or packing not in {"", "identity", "gzip"}:
         raise Problem("unsupported_media_type")
     text = query.get("message", "")
-    if len(text) > MAX_QUERY:
+    if len(text) > SMALL:
         raise Problem("too_large")
     body = text.encode()
     if query.get("base64") == "1":
@@ -182,4 +208,4 @@ def _from_query(query: Mapping[str, str]) -> tuple[str, bytes]:
             body = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except ValueError as error:
             raise Problem("malformed_request", "message is not base64url") from error
-    return codec, unpacked(body, MAX_BODY) if packing == "gzip" else body
+    return codec, unpacked(body, SMALL) if packing == "gzip" else body

@@ -11,13 +11,11 @@ from aiohttp import web
 from envelock_formats.canonical import Json
 from envelock_formats.errors import FormatError
 from envelock_formats.wire import PublishedKey
-from envelock_kas.errors import CustodyError
-from envelock_kas.http import Surface, authenticate
+from envelock_kas.http import Surface, admitted
 from envelock_kas.opentdf import opentdf_pb2 as pb
-from envelock_kas.opentdf.connect import Empty, Method
+from envelock_kas.opentdf.connect import Empty, Method, nothing
 from envelock_kas.opentdf.kaskeys import KasKeys, SimpleKasKey
 from envelock_kas.records import Origin
-from envelock_ledger.errors import LedgerError
 from envelock_service.oidc import fetch_discovery
 from envelock_service.problem import Problem
 
@@ -81,6 +79,7 @@ WELL_KNOWN = Method(
     Empty,
     pb.GetWellKnownConfigurationRequest,
     pb.GetWellKnownConfigurationResponse,
+    nothing,
     safe=True,
 )
 CHECK = Method(
@@ -88,6 +87,7 @@ CHECK = Method(
     HealthRequest,
     pb.HealthCheckRequest,
     pb.HealthCheckResponse,
+    lambda message: HealthRequest(message.service),
     safe=True,
 )
 LIST_SERVERS = Method(
@@ -95,6 +95,7 @@ LIST_SERVERS = Method(
     Empty,
     pb.ListKeyAccessServersRequest,
     pb.ListKeyAccessServersResponse,
+    nothing,
     safe=True,
 )
 
@@ -154,7 +155,7 @@ class Discovery:
         app.router.add_get("/.well-known/opentdf-configuration", self.document)
         WELL_KNOWN.route(app, self.configuration)
         CHECK.route(app, self.check)
-        LIST_SERVERS.route(app, self.servers)
+        LIST_SERVERS.serve(app, self.servers)
 
     async def document(self, request: web.Request) -> web.Response:
         """`GET /.well-known/opentdf-configuration`: the same, bare."""
@@ -168,16 +169,17 @@ class Discovery:
         """Whether this worker can release anything."""
         return HealthResponse("NOT_SERVING" if self._surface.health.down() else "SERVING")
 
-    async def servers(self, request: web.Request, _asked: Empty) -> Servers:
+    async def servers(self, request: web.Request) -> web.Response:
         """This KAS, under every address that a file may have it by."""
-        await authenticate(self._surface, request)
+        await admitted(self._surface, request)
+        await LIST_SERVERS.read(request)
         base = await self._base(self._surface.origin_of(request))
         keys = (self._keys.simple(base),) if base is not None else ()
         listed = tuple(
             KeyAccessServer(self._keys.kas_id, address, self._surface.gate.kas_id, keys)
             for address in self._addresses
         )
-        return Servers(listed, _Page(len(listed)))
+        return LIST_SERVERS.answer(request, Servers(listed, _Page(len(listed))))
 
     async def _configuration(self, request: web.Request) -> dict[str, Json]:
         whole = dict(self._static) | {"idp": await self._issuer.idp()}
@@ -201,6 +203,5 @@ class Discovery:
             return None  # looking makes no key
         try:
             return await self._keys.published(tenant, origin)
-        except (Problem, CustodyError, LedgerError) as error:
-            _log.warning("no base key: %s", error)
+        except Problem:
             return None
