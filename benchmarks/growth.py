@@ -76,9 +76,9 @@ def measured(running: Server, requests: int = 1500) -> str:
     files = [SealedFile.open(client.encrypt(b"x", attrs="clearance=secret"))]
     processes = ours(running)
     for _ in range(2):
-        lines = prepared(running, client, files, requests, decided=False)
+        signed = prepared(running, client, files, requests, decided=False)
         before = {pid: cpu_seconds(pid) for pid in processes}
-        answer, _ = sent(running.url, lines, CONNECTIONS)
+        answer, _ = sent(running.url, signed, CONNECTIONS)
     share = dict.fromkeys(processes.values(), 0.0)
     for pid, name in processes.items():
         share[name] += (cpu_seconds(pid) - before[pid]) / answer["answered"]

@@ -1,10 +1,12 @@
 -- wrk script: sends every request of a file once, says "all sent", and stops its thread.
--- First line of the file: the Authorization header. Then, a line each: DPoP proof, tab, body.
+-- The file: header lines, an empty line; then for each request a line with its DPoP proof (or none),
+-- a tab and the body's length in bytes, the body, and a newline.
 -- Interrupted after that, wrk calls `done`, which prints one JSON object.
 
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long s; long us; } wall; int gettimeofday(wall *, void *);")
 local requests, next_one, threads = {}, 0, {}
+local permit, fail = '"permit"', '"fail"'
 begun, seconds, answered, permitted, refusal = 0, 0, 0, 0, ""
 
 local function now()
@@ -18,13 +20,21 @@ function setup(thread)
 end
 
 function init(args)
-  local file = io.open(args[1])
-  local headers = { ["Content-Type"] = "application/json" }
-  headers["Authorization"] = file:read("*line")
+  local file = io.open(args[1], "rb")
+  local headers = {}
   for line in file:lines() do
-    local proof, body = line:match("^(%S+)\t(.*)$")
-    headers["DPoP"] = proof
-    requests[#requests + 1] = wrk.format("POST", nil, headers, body)
+    if line == "" then break end
+    local name, value = line:match("^([^:]+): (.*)$")
+    headers[name] = value
+  end
+  if headers["Content-Type"] == "application/proto" then
+    permit, fail = "\26\6permit", "\26\4fail" -- field 3 of a result, and the text's length
+  end
+  for line in file:lines() do
+    local proof, length = line:match("^(%S*)\t(%d+)$")
+    if proof ~= "" then headers["DPoP"] = proof end
+    requests[#requests + 1] = wrk.format("POST", nil, headers, file:read(tonumber(length)))
+    file:read(1)
   end
   file:close()
 end
@@ -44,7 +54,7 @@ end
 
 function response(status, _, body)
   answered = answered + 1
-  if status == 200 and body:find('"permit"', 1, true) and not body:find('"fail"', 1, true) then
+  if status == 200 and body:find(permit, 1, true) and not body:find(fail, 1, true) then
     permitted = permitted + 1
   elseif refusal == "" then
     refusal = (status .. " " .. body:sub(1, 300)):gsub('[%c"\\]', " ")

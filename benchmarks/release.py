@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
@@ -64,6 +65,14 @@ subject_per_second = 1e6
 subject_burst = 1e6
 {custody}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Requests that are ready to be sent, each with its DPoP proof, or an empty one for none."""
+
+    headers: dict[str, str]
+    requests: list[tuple[str, bytes]]
 
 
 def main() -> None:
@@ -113,9 +122,9 @@ def measure(running: Server, asked: argparse.Namespace) -> None:
     rates, p50s, p99s, shares = [], [], [], []
     for number in range(asked.rounds + 1):  # the first one warms up
         decided = asked.decision == "presented"
-        lines = prepared(running, client, files, asked.requests, decided=decided)
+        signed = prepared(running, client, files, asked.requests, decided=decided)
         before = {pid: cpu_seconds(pid) for pid in processes}
-        told, generator = sent(running.url, lines, asked.connections)
+        told, generator = sent(running.url, signed, asked.connections)
         if number == 0:
             continue
         share = dict.fromkeys(processes.values(), 0.0)
@@ -140,8 +149,8 @@ def measure(running: Server, asked: argparse.Namespace) -> None:
 
 def prepared(
     running: Server, client: Client, files: list[SealedFile], count: int, *, decided: bool
-) -> list[str]:
-    """Distinct requests, signed: the Authorization header, then a line for each."""
+) -> Signed:
+    """Distinct requests of our own client."""
     session = client.session
     configuration = client.run(session.configuration())
     token = client.run(session.credentials.token(configuration.idp.token_endpoint))
@@ -161,13 +170,14 @@ def prepared(
         for start in range(0, count, step):
             some = pems[start : start + step]
             decisions += decisions_for(running, client, files, some)
-    lines = [session.credentials.headers(token, "POST", running.url + PATH)["Authorization"]]
+    shown = session.credentials.headers(token, "POST", running.url + PATH)["Authorization"]
+    requests = []
     for pem, decision in zip(pems, decisions, strict=True):
         body = RewrapBody(pem, entries, decision=decision)
         text = write_request_token(body, session.credentials.key, now=int(time.time()))
         proof = session.credentials.headers(token, "POST", running.url + PATH)["DPoP"]
-        lines.append(f"{proof}\t" + json.dumps({"signedRequestToken": text}))
-    return lines
+        requests.append((proof, json.dumps({"signedRequestToken": text}).encode()))
+    return Signed({"Authorization": shown, "Content-Type": "application/json"}, requests)
 
 
 def decisions_for(
@@ -208,10 +218,13 @@ def decisions_for(
     return decisions
 
 
-def sent(url: str, lines: list[str], connections: int) -> tuple[dict, float]:
+def sent(url: str, signed: Signed, connections: int) -> tuple[dict, float]:
     """Send all with wrk; returns what it tells, and the processor seconds that it took itself."""
-    with tempfile.NamedTemporaryFile("w", suffix=".requests") as file:
-        file.write("\n".join(lines) + "\n")
+    with tempfile.NamedTemporaryFile(suffix=".requests") as file:
+        head = [f"{name}: {value}\n" for name, value in signed.headers.items()]
+        file.write("".join([*head, "\n"]).encode())
+        for proof, body in signed.requests:
+            file.write(f"{proof}\t{len(body)}\n".encode() + body + b"\n")
         file.flush()
         script = Path(__file__).with_suffix(".lua")
         command = ["wrk", "-t1", f"-c{connections}", "-d600s", "--timeout", "30s"]
