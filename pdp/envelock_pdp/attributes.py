@@ -10,6 +10,7 @@ nothing, whatever the operator.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal, TypeAlias
 
 from envelock_formats.fqn import AttributeValue
@@ -103,9 +104,31 @@ class AttributeSet:
             for definition, values in groups.items()
         )
 
+    def held(self, claims: Mapping[str, object]) -> tuple[AttributeValue, ...]:
+        """Every defined value that the subject of *claims* holds, in the order of the definitions.
+
+        The same as `entitlements` of each value alone, with no mapping looked at twice.
+        """
+        groups = groupby(self._grants, key=lambda value: (value.namespace, value.name))
+        return tuple(
+            value
+            for definition, values in groups
+            for value in self._held_of(self._rules[definition], tuple(values), claims)
+        )
+
     def openable(self, value: AttributeValue) -> bool:
         """Whether some mapping can entitle somebody to *value*."""
         return bool(self._grants.get(value))
+
+    def _held_of(
+        self, rule: Combination, values: Sequence[AttributeValue], claims: Mapping[str, object]
+    ) -> Iterable[AttributeValue]:
+        if rule != "hierarchy":
+            return (v for v in values if any(grant(claims) for grant in self._grants[v]))
+        # INVARIANT: in a hierarchy the grants of each value begin with those of the values above.
+        grants = enumerate(self._grants[values[-1]])
+        first = next((place for place, grant in grants if grant(claims)), None)
+        return () if first is None else (v for v in values if len(self._grants[v]) > first)
 
     def _entitlement(
         self,

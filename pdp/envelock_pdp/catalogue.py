@@ -71,13 +71,7 @@ async def _held(bundle: Bundle, asked: _Question, tokens: Tokens) -> tuple[str, 
 
 def holdings(bundle: Bundle, claims: Mapping[str, object]) -> tuple[str, ...]:
     """The FQNs of every value that the subject of *claims* holds, in the order of the bundle."""
-    attributes = bundle.attributes
-    return tuple(
-        value.fqn
-        for definition in attributes.definitions
-        for value in definition.all_values
-        if attributes.entitlements(claims, (value,))[0].held
-    )
+    return tuple(value.fqn for value in bundle.attributes.held(claims))
 
 
 def _told(definition: Definition) -> dict[str, Json]:
