@@ -111,7 +111,7 @@ class Demands:
         """
         if len(manifest.assertions) > MAX_ASSERTIONS:
             raise FormatError(f"more than {MAX_ASSERTIONS} assertions")
-        stated = {a["id"] for a in manifest.assertions if isinstance(a, dict) and "id" in a}
+        stated = {_id_of(value) for value in manifest.assertions} - {""}
         for name in sorted(set(self.required_assertions) - stated):
             raise _missing(name, "is missing")
 

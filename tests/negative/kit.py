@@ -394,6 +394,13 @@ class Kit:
             data = self.with_member("assertions", value)
             yield Fault(f"assertion-{name}", "W20", data, TAMPERED, f"assertion '{REQUIRED}'",
                         asked=name != "removed", required=(REQUIRED,))  # fmt: skip
+        for name, found in (("list", []), ("object", {}), ("number", 5), ("null", None)):
+            data = self.with_member("assertions", [signed | {"id": found}])
+            yield Fault(f"assertion-id-{name}", "W20", data, TAMPERED, "'marking': is missing",
+                        required=(REQUIRED,))  # fmt: skip
+            data = self.with_member("assertions", [signed, signed | {"id": found}])
+            yield Fault(f"assertion-more-with-id-{name}", "W20", data, TAMPERED,
+                        "assertion '': .*id", asked=True)  # fmt: skip
 
     def _zip(self) -> Iterator[Fault]:
         good, both = self.good, [("0.payload", self.payload), ("0.manifest.json", self.text)]
