@@ -26,7 +26,7 @@ from envelock.errors import (
 
 if TYPE_CHECKING:
     from envelock.aio import AsyncClient
-    from envelock.assertions import Assertion, Demands, Statement
+    from envelock.assertions import Assertion, Demands, Secret, Statement
     from envelock.client import Client, Opened
     from envelock.reader import Reader
     from envelock.rebinding import Rebound
@@ -49,6 +49,7 @@ __all__ = [
     "ReceiptError",
     "Sealed",
     "SealedFileError",
+    "Secret",
     "Statement",
     "TamperedError",
     "UnavailableError",
@@ -63,6 +64,7 @@ _HOMES = {
     "Reader": "envelock.reader",
     "Rebound": "envelock.rebinding",
     "Sealed": "envelock.writer",
+    "Secret": "envelock.assertions",
     "Statement": "envelock.assertions",
 }
 

@@ -17,14 +17,18 @@ from typing import TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 from envelock.errors import ConfigError, FormatError, TamperedError
 from envelock_formats import errors as formats
 from envelock_formats import jose
 from envelock_formats.tdf.assertions import (
     MAX_ASSERTIONS,
-    MIN_SECRET_SIZE,
     Assertion,
     SigningKey,
     StatedAssertion,
@@ -35,20 +39,22 @@ from envelock_formats.tdf.assertions import (
     verify_assertion,
 )
 from envelock_formats.tdf.manifest import Manifest
+from envelock_formats.tdf.shared_secret import Secret
 
 __all__ = [
     "Assertion",
     "AssertionKey",
     "CheckedAssertion",
     "Demands",
+    "Secret",
     "Statement",
     "signing_key",
     "verifying_key",
 ]
 
-# A key object, the path of a PEM file, or the bytes of a secret (or of PEM text).
+# A key object, a shared secret, or a key as PEM or DER: the path of its file, or its bytes.
 AssertionKey: TypeAlias = SigningKey | VerifyingKey | PathLike[str] | bytes
-_PEM = b"-----BEGIN "
+_PEM = b"-----BEGIN"
 _MAX_KEY_FILE = 64 * 1024
 _SHOWN = 100  # characters of a stranger's id in a message
 
@@ -164,10 +170,11 @@ def signing_key(key: AssertionKey) -> SigningKey:
     """The key that an assertion is signed with.
 
     Args:
-        key: A private key of RSA or P-256, the path of its PEM file, or a secret for HS256.
+        key: A private key of RSA or P-256, also as PEM or DER (bytes, or the path of a file), or a
+            `Secret` for HS256.
 
     Raises:
-        ConfigError: It cannot be read, or is a public key.
+        ConfigError: It is anything else, a public key say, or cannot be read.
     """
     found = _loaded(key)
     if isinstance(found, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
@@ -185,8 +192,12 @@ def with_checked_key(assertion: Assertion) -> Assertion:
 def verifying_key(key: AssertionKey) -> VerifyingKey:
     """The key that an assertion must verify under; of a private key its public half.
 
+    Args:
+        key: A key of RSA or P-256, also as PEM or DER (bytes, or the path of a file; a public key
+            as SubjectPublicKeyInfo), or a `Secret` for HS256.
+
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: It is anything else, or cannot be read.
     """
     found = _loaded(key)
     if isinstance(found, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
@@ -194,26 +205,36 @@ def verifying_key(key: AssertionKey) -> VerifyingKey:
     return found
 
 
+def secret_of(path: Path) -> Secret:
+    """The shared secret that the bytes of a file are, all of them.
+
+    Raises:
+        ConfigError: It cannot be read, is short, or is a key of another kind.
+    """
+    try:
+        return Secret(_file(path))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 def _loaded(key: AssertionKey) -> SigningKey | VerifyingKey:
+    if isinstance(key, Secret):
+        return key
     if isinstance(key, PathLike):
         key = _file(Path(key))
-    # SECURITY: a public key read as bytes must not become an HS256 secret, which it is not.
-    if isinstance(key, bytes) and key.lstrip().startswith(_PEM):
-        key = _from_pem(key)
-    if isinstance(key, bytes):
-        if len(key) < MIN_SECRET_SIZE:
-            raise ConfigError(f"a secret for assertions is at least {MIN_SECRET_SIZE} bytes")
-        return key
+    # SECURITY: bytes are a key or nothing. Were those of a public key taken for a secret, everybody
+    # could sign with them.
+    found = _parsed(key) if isinstance(key, bytes) else key
     if not isinstance(
-        key,
+        found,
         rsa.RSAPublicKey
         | rsa.RSAPrivateKey
         | ec.EllipticCurvePublicKey
         | ec.EllipticCurvePrivateKey,
     ):
-        raise ConfigError("a key for assertions is of RSA or P-256, a PEM file, or a secret")
-    _refuse_weak(key)
-    return key
+        raise ConfigError("a key for assertions is of RSA or P-256, or a shared secret")
+    _refuse_weak(found)
+    return found
 
 
 def _refuse_weak(key: SigningKey | VerifyingKey) -> None:
@@ -230,26 +251,34 @@ def _refuse_weak(key: SigningKey | VerifyingKey) -> None:
 def _file(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            return stream.read(_MAX_KEY_FILE)
+            found = stream.read(_MAX_KEY_FILE + 1)
     except OSError as error:
         raise ConfigError(f"key for assertions {path}: {error.strerror}") from error
+    if len(found) > _MAX_KEY_FILE:
+        raise ConfigError(f"key for assertions {path}: more than {_MAX_KEY_FILE} bytes")
+    return found
 
 
-def _from_pem(text: bytes) -> SigningKey | VerifyingKey:
+def _parsed(data: bytes) -> object:
+    """The key that PEM or DER is."""
     try:
-        load = load_pem_public_key if b"PUBLIC KEY" in text else None
-        key = load(text) if load is not None else load_pem_private_key(text, password=None)
+        if _PEM not in data:
+            return _from_der(data)
+        if b"PUBLIC KEY-----" in data:
+            return load_pem_public_key(data)
+        return load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigError("key for assertions: not a PEM key without a password") from error
-    if not isinstance(
-        key,
-        rsa.RSAPublicKey
-        | rsa.RSAPrivateKey
-        | ec.EllipticCurvePublicKey
-        | ec.EllipticCurvePrivateKey,
-    ):
-        raise ConfigError("a key for assertions is of RSA or P-256")
-    return key
+        raise ConfigError(
+            "key for assertions: neither PEM nor DER of a key without a password",
+            hint="name a shared secret as ID=secret:FILE, in Python as envelock.Secret(bytes)",
+        ) from error
+
+
+def _from_der(data: bytes) -> object:
+    try:
+        return load_der_public_key(data)
+    except ValueError:
+        return load_der_private_key(data, password=None)
 
 
 def _id_of(value: object) -> str:

@@ -4,16 +4,31 @@ import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from formats.sealing import DEK, pack, seal_pieces
 from sdk.sealing_plans import plan
 
-from envelock import Assertion, ConfigError, Demands, FormatError, Statement, TamperedError
+from envelock import (
+    Assertion,
+    ConfigError,
+    Demands,
+    FormatError,
+    Secret,
+    Statement,
+    TamperedError,
+)
 from envelock.assertions import signing_key, verifying_key, with_checked_key
+from envelock.commands.asserting import assertions_of, keys_of
 from envelock.reader import SealedFile
 from envelock.writer import seal_bytes
 from envelock_formats.tdf.assertions import MAX_ASSERTIONS, aggregate, write_assertion
 from envelock_formats.tdf.container import read_container
+from envelock_formats.tdf.manifest import parse_manifest
 from envelock_formats.wrap import public_pem
 
 SAID = Statement("json", "urn:x", '{"ocl":"secret"}')
@@ -143,19 +158,24 @@ class TestKeys:
         (tmp_path / "key.pem").write_bytes(pem)
         public = public_pem(EC.public_key()).encode()
 
-        for key in (EC, pem, tmp_path / "key.pem"):
+        der = EC.private_bytes(**PRIVATE | {"encoding": Encoding.DER})
+        spki = EC.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        shared = Secret(bytes(range(32)))
+
+        for key in (EC, pem, der, tmp_path / "key.pem"):
             assert signing_key(key).private_numbers() == EC.private_numbers()
             assert verifying_key(key) == EC.public_key()
-        for key in (EC.public_key(), public):
+        for key in (EC.public_key(), public, spki, b"# ours\n" + public):
             assert verifying_key(key) == EC.public_key()
-        assert verifying_key(bytes(range(32))) == signing_key(bytes(range(32)))
+        assert verifying_key(shared) is signing_key(shared) is shared
         assert with_checked_key(Assertion("a", SAID, key=pem)).key.curve.name == "secp256r1"
 
     @pytest.mark.parametrize("key", [
-        b"short", 5, b"-----BEGIN PUBLIC KEY-----\nx", "text",
+        b"short", bytes(range(32)), b"x" * 70_000, 5, b"-----BEGIN PUBLIC KEY-----\nx", "text",
         ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 1024),  # noqa: S505 refused
         dsa.generate_private_key(1024).private_bytes(**PRIVATE),  # noqa: S505 refused
-    ], ids=["short", "number", "broken", "text", "P-384", "RSA 1024", "DSA"])  # fmt: skip
+    ], ids=["short", "secret", "long", "number", "broken", "text", "P-384", "RSA 1024",
+            "DSA"])  # fmt: skip
     def test_others_are_refused(self, key):
         """Before anything is sealed or opened under them."""
         with pytest.raises(ConfigError):
@@ -167,6 +187,15 @@ class TestKeys:
             with pytest.raises(ConfigError, match="public"):
                 signing_key(key)
 
+    def test_a_file_that_is_too_long_is_not_read_in_part(self, tmp_path):
+        """Neither as a key nor as a secret."""
+        (tmp_path / "long").write_bytes(bytes(64 * 1024 + 1))
+
+        with pytest.raises(ConfigError, match="more than"):
+            verifying_key(tmp_path / "long")
+        with pytest.raises(ConfigError, match="more than"):
+            keys_of([f"a=secret:{tmp_path / 'long'}"])
+
     def test_a_missing_file_is_named(self, tmp_path):
         """With its path."""
         with pytest.raises(ConfigError, match=r"no\.pem"):
@@ -176,6 +205,89 @@ class TestKeys:
         """`"ab"` would be two ids."""
         with pytest.raises(ConfigError, match="list of ids"):
             Demands("ab")
+
+
+PEM, DER, SSH = (
+    EC.public_key().public_bytes(encoding, form)
+    for encoding, form in (
+        (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        (Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        (Encoding.OpenSSH, PublicFormat.OpenSSH),
+    )
+)
+FORMS = {
+    "DER": DER,
+    "PEM behind a comment": b"# the key of our author\n" + PEM,
+    "PEM behind a byte order mark": "\ufeff".encode() + PEM,
+    "SSH": SSH,
+    "PEM": PEM,
+}
+
+
+class TestForgery:
+    """The bytes of an author's public key, which everybody has, sign nothing."""
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_an_hmac_under_a_public_key_is_refused(self, tmp_path, form):
+        """Named by bytes, by path or on the command line: as that key, or not at all."""
+        known, path = FORMS[form], tmp_path / "author"
+        path.write_bytes(known)
+        raw = sealed(Assertion("a", SAID))
+        place = read_container(lambda start, count: raw[start : start + count], len(raw))
+        sums = aggregate(parse_manifest(place.manifest).segments)
+        forged = altered(raw, lambda _: [write_assertion(Assertion("a", SAID), sums, known)])
+
+        for key in (known, path, *keys_of([f"a={path}"]).values()):
+            with pytest.raises((ConfigError, TamperedError)) as caught:
+                opened(forged, keys={"a": key}, required_assertions=["a"])
+            assert form != "SSH" or isinstance(caught.value, ConfigError)
+        with pytest.raises(ConfigError, match="is no key"):
+            keys_of([f"a=secret:{path}"])
+        with pytest.raises(ValueError, match="is no key"):
+            Secret(known)
+
+
+class TestSecrets:
+    """Shared by two people, under a name of their own."""
+
+    def test_signs_and_verifies(self, tmp_path):
+        """In Python, and on the command line as `ID=secret:FILE`."""
+        (tmp_path / "s").write_bytes(bytes(range(40)))
+        shared = Secret(bytes(range(40)))
+        [named] = keys_of([f"a=secret:{tmp_path / 's'}"]).values()
+
+        for key in (shared, named):
+            with opened(sealed(Assertion("a", SAID, key=shared)), keys={"a": key}) as reader:
+                assert reader.assertions[0].signer == "named key"
+        with pytest.raises(TamperedError, match="does not verify"):
+            opened(sealed(Assertion("a", SAID, key=shared)), keys={"a": Secret(bytes(32))})
+        with pytest.raises(TamperedError, match="does not verify"):
+            opened(sealed(Assertion("a", SAID)), keys={"a": shared})
+
+    @pytest.mark.parametrize(("alg", "key", "signs"), [
+        ("HS256", "s" * 32, "Secret"), ("ES256", EC.private_bytes(**PRIVATE).decode(), "EC"),
+        ("ES256", "s" * 32, None), ("HS256", EC.private_bytes(**PRIVATE).decode(), None),
+        ("HS256", PEM.decode(), None), ("HS256", "short", None), ("ES256", PEM.decode(), None),
+    ], ids=["secret", "private", "secret as ES256", "private as HS256", "public as HS256",
+            "short", "public"])  # fmt: skip
+    def test_a_key_in_a_statement_is_what_it_says(self, tmp_path, alg, key, signs):
+        """HS256 alone makes it a secret."""
+        said = {"id": "a", "statement": {"format": "f", "schema": "s", "value": "v"}}
+        (tmp_path / "a").write_text(json.dumps(said | {"signingKey": {"alg": alg, "key": key}}))
+
+        if signs is None:
+            with pytest.raises(ConfigError):
+                assertions_of([tmp_path / "a"], [])
+            return
+        [made] = assertions_of([tmp_path / "a"], [])
+        assert type(made.key).__name__.startswith(signs)
+
+    def test_what_is_missing_or_short_is_refused(self, tmp_path):
+        """With its path."""
+        (tmp_path / "s").write_bytes(bytes(31))
+        for name in ("s", "none"):
+            with pytest.raises(ConfigError, match=str(tmp_path / name)):
+                keys_of([f"a=secret:{tmp_path / name}"])
 
 
 def test_ids_are_unique_when_sealing():

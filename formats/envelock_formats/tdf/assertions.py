@@ -28,16 +28,17 @@ from envelock_formats.canonical import Json, convert, encode, parse_object
 from envelock_formats.errors import FormatError, IntegrityError
 from envelock_formats.framing import b64, b64url, from_b64, from_b64url
 from envelock_formats.tdf.manifest import MAX_MANIFEST, Segment
+from envelock_formats.tdf.shared_secret import Secret
 
 MAX_ASSERTIONS = 256  # in one file
-MIN_SECRET_SIZE = 32  # bytes of a secret for HS256
+_DATA_KEY_SIZE = 32
 _MAX_TEXT = 4096  # characters of an id, format or schema
 _HEADER_NAMES = frozenset({"alg", "typ", "cty", "kid", "jwk", "x5c", "x5t", "x5t#S256"})
 _KEYS = frozenset({"jwk", "x5c"})
 _HS256: Final = "HS256"
 
-SigningKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | bytes
-VerifyingKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | bytes
+SigningKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | Secret
+VerifyingKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def write_assertion(assertion: Assertion, hashes_of_segments: bytes, dek: bytes)
         "assertionHash": hashed.hex(),
         "assertionSig": b64(hashes_of_segments + hashed),
     }
-    signature = _signed(claims, dek if assertion.key is None else assertion.key)
+    signature = _signed(claims, assertion.key, dek)
     return members | {"binding": {"method": "jws", "signature": signature}}
 
 
@@ -198,14 +199,19 @@ def read_assertion(value: object) -> StatedAssertion:
 
 
 def verify_assertion(
-    stated: StatedAssertion, hashes_of_segments: bytes, key: VerifyingKey, *, legacy: bool = False
+    stated: StatedAssertion,
+    hashes_of_segments: bytes,
+    key: VerifyingKey | bytes,
+    *,
+    legacy: bool = False,
 ) -> None:
     """Check that *key* signed this assertion, for a payload with these segment hashes.
 
     Args:
         stated: The assertion.
         hashes_of_segments: `aggregate` of the file, whose root signature holds.
-        key: A public key of RSA or P-256, or a secret for HS256, such as the data key.
+        key: A public key of RSA or P-256, a secret for HS256, or the data key, which alone is given
+            as bytes.
         legacy: Version 4.2.2 and older.
 
     Raises:
@@ -275,27 +281,29 @@ def _stated_header(binding: _Binding | None) -> dict[str, Json]:
         return {}
 
 
-def _verify_signature(token: _Token, key: VerifyingKey) -> None:
-    if isinstance(key, bytes):
-        made = hmac.digest(key, token.signing_input, hashlib.sha256)
+def _verify_signature(token: _Token, key: VerifyingKey | bytes) -> None:
+    if isinstance(key, (Secret, bytes)):
+        # SECURITY: bytes are the data key alone, which no public key can be, by its size.
+        secret = key.value if isinstance(key, Secret) else key
+        made = hmac.digest(secret, token.signing_input, hashlib.sha256)
         same = hmac.compare_digest(made, token.signature)
-        if len(key) < MIN_SECRET_SIZE or token.header["alg"] != _HS256 or not same:
+        sized = isinstance(key, Secret) or len(key) == _DATA_KEY_SIZE
+        if not sized or token.header["alg"] != _HS256 or not same:
             raise FormatError("signature does not verify")
         return
     header = jose.Header(str(token.header["alg"]), None, None)
     jose.verify(jose.Jws(header, {}, b"", token.signing_input, token.signature), key)
 
 
-def _signed(claims: dict[str, Json], key: SigningKey) -> str:
+def _signed(claims: dict[str, Json], key: SigningKey | None, dek: bytes) -> str:
     if isinstance(key, ec.EllipticCurvePrivateKey):
         header: dict[str, Json] = {"alg": jose.algorithm(key.public_key())}
         return jose.sign_with_header(key, header, claims)
-    name = _HS256 if isinstance(key, bytes) else jose.algorithm(key.public_key())
+    name = jose.algorithm(key.public_key()) if isinstance(key, rsa.RSAPrivateKey) else _HS256
     signing_input = f"{b64url(encode({'alg': name}))}.{b64url(encode(claims))}"
-    if not isinstance(key, bytes):
+    if isinstance(key, rsa.RSAPrivateKey):
         made = key.sign(signing_input.encode(), padding.PKCS1v15(), hashes.SHA256())
-    elif len(key) < MIN_SECRET_SIZE:
-        raise FormatError(f"a secret that signs is at least {MIN_SECRET_SIZE} bytes")
     else:
-        made = hmac.digest(key, signing_input.encode(), hashlib.sha256)
+        secret = dek if key is None else key.value
+        made = hmac.digest(secret, signing_input.encode(), hashlib.sha256)
     return f"{signing_input}.{b64url(made)}"

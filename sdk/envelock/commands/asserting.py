@@ -5,7 +5,15 @@ from pathlib import Path
 
 import msgspec
 
-from envelock.assertions import Assertion, AssertionKey, Demands, Statement, signing_key
+from envelock.assertions import (
+    Assertion,
+    AssertionKey,
+    Demands,
+    Secret,
+    Statement,
+    secret_of,
+    signing_key,
+)
 from envelock.errors import ConfigError
 from envelock.reader import SealedFile
 from envelock_formats.canonical import Json, convert, parse
@@ -13,12 +21,13 @@ from envelock_formats.errors import FormatError
 from envelock_formats.tdf.assertions import StatedAssertion, read_assertion
 
 _MAX_FILE = 1 << 20
+_SECRET = "secret:"  # noqa: S105 the mark of one
 _SHOWN = 60  # characters of a statement in a line
 
 
 class _SigningKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alg: str
-    key: str  # PEM, or the secret itself
+    key: str  # the secret itself where *alg* is HS256, else PEM
 
 
 class _Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +52,7 @@ def assertions_of(files: Sequence[Path], keys: Sequence[str]) -> list[Assertion]
 
     Args:
         files: JSON.
-        keys: `ID=FILE`, the private key that signs the assertion of that id.
+        keys: `ID=FILE`, the private key that signs the assertion of that id, or `ID=secret:FILE`.
 
     Raises:
         ConfigError: A file or key cannot be read, or a key is for no assertion.
@@ -68,17 +77,18 @@ def demands_of(required: Sequence[str], keys: Sequence[str], *, listing: bool) -
 
 
 def keys_of(named: Sequence[str]) -> dict[str, AssertionKey]:
-    """The keys in `ID=FILE` options.
+    """The keys in `ID=FILE` and `ID=secret:FILE` options.
 
     Raises:
-        ConfigError: An option is not of that form, or repeats an id.
+        ConfigError: An option is not of that form, or repeats an id, or a secret cannot be read.
     """
     found: dict[str, AssertionKey] = {}
     for text in named:
         name, _, file = text.rpartition("=")
         if not name or not file or name in found:
             raise ConfigError(f"--assertion-key {text!r}", hint="write ID=FILE, once for each id")
-        found[name] = Path(file)
+        secret = file.removeprefix(_SECRET)
+        found[name] = Path(file) if secret == file else secret_of(Path(secret))
     return found
 
 
@@ -132,7 +142,8 @@ def _read(file: Path) -> list[_Asserted]:
 def _assertion(item: _Asserted, named: AssertionKey | None) -> Assertion:
     key = named
     if key is None and item.signingKey is not None:
-        key = item.signingKey.key.encode()
+        stated = item.signingKey.key.encode()
+        key = Secret(stated) if item.signingKey.alg == "HS256" else stated
     return Assertion(
         id=item.id,
         statement=Statement(item.statement.format, item.statement.schema, item.statement.value),

@@ -47,9 +47,10 @@ from envelock_formats.canonical import Json
     "--assertion-key",
     "keys",
     multiple=True,
-    metavar="ID=PEM",
-    help="Whose signature an assertion must bear. Without it the file's own key will do, which"
-    " everybody has who could open the file. Repeatable.",
+    metavar="ID=KEY",
+    help="Whose signature an assertion must bear: the file of a public key (PEM or DER), or"
+    " secret:FILE for a shared secret of at least 32 bytes. Without it the file's own key will do,"
+    " which everybody has who could open the file. Repeatable.",
 )
 @click.option(
     "--list-assertions",

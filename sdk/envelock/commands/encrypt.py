@@ -51,8 +51,9 @@ from envelock_formats.fqn import AttributeValue
     "--assertion-key",
     "keys",
     multiple=True,
-    metavar="ID=PEM",
-    help="The private key that signs an assertion  [default: the file's own key]",
+    metavar="ID=KEY",
+    help="What signs an assertion: the file of a private key (PEM or DER), or secret:FILE for a"
+    " shared secret of at least 32 bytes  [default: the file's own key]",
 )
 @click.option("--metadata", metavar="TEXT", help="Encrypted beside the key; `decrypt` shows it.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")

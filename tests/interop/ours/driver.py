@@ -9,7 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from envelock import Assertion, Client, ConfigError, Demands, EnvelockError, Statement
+from envelock import Assertion, Client, ConfigError, Demands, EnvelockError, Secret, Statement
 from envelock.assertions import signing_key
 from envelock_formats.errors import UnsupportedAlgorithmError
 from envelock_formats.wrap import key_access_type
@@ -138,10 +138,16 @@ def asserted(text: str) -> list[Assertion]:
             type=item["type"],
             scope=item["scope"],
             applies_to=item["appliesToState"],
-            key=signing_key(item["signingKey"]["key"].encode()) if "signingKey" in item else None,
+            key=signing_key(stated_key(item["signingKey"])) if "signingKey" in item else None,
         )
         for item in found
     ]
+
+
+def stated_key(item: dict[str, str]) -> Secret | bytes:
+    """A key as the suite states it: a secret where `alg` says so, else PEM."""
+    key = item["key"].encode()
+    return Secret(key) if item.get("alg") == "HS256" else key
 
 
 def demands(given: argparse.Namespace) -> Demands:
@@ -149,7 +155,7 @@ def demands(given: argparse.Namespace) -> Demands:
     keys = {}
     if given.assertion_keys:
         named = json.loads(Path(given.assertion_keys).read_text())["keys"]
-        keys = {name: item["key"].encode() for name, item in named.items()}
+        keys = {name: stated_key(item) for name, item in named.items()}
     return Demands(keys=keys, strict=not given.unverified_assertions)
 
 
