@@ -19,7 +19,31 @@ from envelock_pdp.values import identity, kind
 
 Combination: TypeAlias = Literal["allOf", "anyOf", "hierarchy"]
 Operator: TypeAlias = Literal["in", "not_in", "contains"]
-Grant: TypeAlias = Callable[[Mapping[str, object]], bool]
+_SCALARS = frozenset({"string", "number", "boolean"})
+
+
+class Claims:
+    """A subject's claims, for the time of one question: what a path leads to is looked at once."""
+
+    def __init__(self, claims: Mapping[str, object]) -> None:
+        self._claims = claims
+        self._compared: dict[Path, tuple[frozenset[object], frozenset[object]]] = {}
+
+    def listed(self, find: Lookup) -> Sequence[object]:
+        """The values at a path; a list stands for its items."""
+        found = find(self._claims)
+        return found if isinstance(found, list) else [found]
+
+    def compared(self, path: Path, find: Lookup) -> tuple[frozenset[object], frozenset[object]]:
+        """The kinds of the values at *path*, and the identities of those that can be compared."""
+        if path not in self._compared:
+            held = self.listed(find)
+            comparable = (item for item in held if kind(item) in _SCALARS)
+            self._compared[path] = frozenset(map(kind, held)), frozenset(map(identity, comparable))
+        return self._compared[path]
+
+
+Grant: TypeAlias = Callable[[Claims], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +123,9 @@ class AttributeSet:
         groups: dict[tuple[str, str], list[AttributeValue]] = {}
         for value in asked:
             groups.setdefault((value.namespace, value.name), []).append(value)
+        once = Claims(claims)
         return tuple(
-            self._entitlement(claims, self._rules.get(definition), values)
+            self._entitlement(once, self._rules.get(definition), values)
             for definition, values in groups.items()
         )
 
@@ -109,11 +134,12 @@ class AttributeSet:
 
         The same as `entitlements` of each value alone, with no mapping looked at twice.
         """
+        once = Claims(claims)
         groups = groupby(self._grants, key=lambda value: (value.namespace, value.name))
         return tuple(
             value
             for definition, values in groups
-            for value in self._held_of(self._rules[definition], tuple(values), claims)
+            for value in self._held_of(self._rules[definition], tuple(values), once)
         )
 
     def openable(self, value: AttributeValue) -> bool:
@@ -121,7 +147,7 @@ class AttributeSet:
         return bool(self._grants.get(value))
 
     def _held_of(
-        self, rule: Combination, values: Sequence[AttributeValue], claims: Mapping[str, object]
+        self, rule: Combination, values: Sequence[AttributeValue], claims: Claims
     ) -> Iterable[AttributeValue]:
         if rule != "hierarchy":
             return (v for v in values if any(grant(claims) for grant in self._grants[v]))
@@ -132,7 +158,7 @@ class AttributeSet:
 
     def _entitlement(
         self,
-        claims: Mapping[str, object],
+        claims: Claims,
         rule: Combination | None,
         asked: Sequence[AttributeValue],
     ) -> Entitlement:
@@ -164,27 +190,25 @@ def attribute_set(
 
 def grant_of(mapping: SubjectMapping) -> Grant:
     """Whether *mapping* grants its value to the subject of some claims."""
-    find = lookup(mapping.claim)
+    path, find = mapping.claim, lookup(mapping.claim)
     if mapping.operator == "contains":
         return _containing(find, tuple(str(value) for value in mapping.values))
     wanted = frozenset(map(identity, mapping.values))
     kinds = frozenset(map(kind, mapping.values))
     inside = mapping.operator == "in"
 
-    def grant(claims: Mapping[str, object]) -> bool:
-        found = find(claims)
-        held = found if isinstance(found, list) else [found]
-        if not all(kind(item) in kinds for item in held):
-            return False
-        return any(identity(item) in wanted for item in held) is inside
+    def grant(claims: Claims) -> bool:
+        found, held = claims.compared(path, find)
+        return found <= kinds and held.isdisjoint(wanted) is not inside
 
     return grant
 
 
 def _containing(find: Lookup, parts: tuple[str, ...]) -> Grant:
-    def grant(claims: Mapping[str, object]) -> bool:
-        found = find(claims)
-        held = found if isinstance(found, list) else [found]
-        return any(isinstance(item, str) and any(part in item for part in parts) for item in held)
+    def grant(claims: Claims) -> bool:
+        return any(
+            isinstance(item, str) and any(part in item for part in parts)
+            for item in claims.listed(find)
+        )
 
     return grant

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from envelock_formats.canonical import Json
 from envelock_formats.fqn import AttributeValue
-from envelock_pdp.attributes import Combination, Definition, SubjectMapping, grant_of
+from envelock_pdp.attributes import Claims, Combination, Definition, SubjectMapping, grant_of
 from envelock_pdp.compile import TARGETS, Facts, condition_check, rule_check, target_check
 from envelock_pdp.conditions import Answer
 from envelock_pdp.evaluate import AccessRequest, Bundle, Outcome, evaluate, facts_of, named
@@ -212,7 +212,7 @@ def _value(bundle: Bundle, asked: AttributeValue, facts: Facts) -> ExplainedValu
     granting = _granting(definition, asked)
     mappings = tuple(
         ExplainedMapping(
-            mapping, lookup(mapping.claim)(facts.subject), grant_of(mapping)(facts.subject)
+            mapping, lookup(mapping.claim)(facts.subject), grant_of(mapping)(Claims(facts.subject))
         )
         for mapping in bundle.attributes.mappings
         if mapping.grants in granting

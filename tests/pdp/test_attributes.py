@@ -84,5 +84,5 @@ def test_a_long_hierarchy_is_looked_through_once():
     took = time.perf_counter() - started
 
     assert [value.value for value in held] == list(levels[-2:])
-    assert claims.looks == len(levels) - 1
+    assert claims.looks == 1
     assert took < 1  # seconds
