@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import click
 
 from envelock_formats.canonical import Json
+from envelock_kas.algorithms import OfflineAlgorithm
 
 if TYPE_CHECKING:
     from envelock_formats.keyid import KeyPath
@@ -19,20 +20,7 @@ _ALGORITHM = click.option(
     "--algorithm",
     "algorithms",
     multiple=True,
-    type=click.Choice(
-        [
-            "ec:secp256r1",
-            "ec:secp384r1",
-            "ec:secp521r1",
-            "rsa:2048",
-            "rsa:4096",
-            "mlkem:768",
-            "mlkem:1024",
-            "hpqt:xwing",
-            "hpqt:secp256r1-mlkem768",
-            "hpqt:secp384r1-mlkem1024",
-        ]
-    ),
+    type=click.Choice(get_args(OfflineAlgorithm)),
     help="One key of this kind; repeatable, and clients seal to the first.",
 )
 

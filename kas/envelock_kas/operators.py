@@ -18,8 +18,8 @@ from envelock_formats.framing import from_b64
 from envelock_formats.keyid import KeyPath
 from envelock_formats.privatekey import read_private_key
 from envelock_formats.request import Caller
+from envelock_kas.algorithms import OfflineAlgorithm
 from envelock_kas.context import Context
-from envelock_kas.custody import OfflineAlgorithm
 from envelock_kas.http import JSON, Surface, authenticate
 from envelock_kas.keys.foreign import ForeignKey
 from envelock_kas.keys.lifecycle import Actor, Changed, Lifecycle, Wraps

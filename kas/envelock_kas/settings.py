@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from envelock_kas.custody import EC, RSA, Custody, OfflineAlgorithm, require_held
+from envelock_kas.algorithms import OfflineAlgorithm
+from envelock_kas.custody import EC, RSA, Custody, require_held
 from envelock_kas.errors import RefusedKeyError
 from envelock_kas.guard import GuardSettings
 from envelock_kas.keys.template import TemplateError, check_template

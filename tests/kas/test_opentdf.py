@@ -281,6 +281,18 @@ class TestPublicKey:
 
         assert json.loads(json.loads(body)["publicKey"])["kty"] == "RSA"
 
+    async def test_no_other_key_can(self, tmp_path: Path):
+        """Not even of a kind that no general library reads: 400, whoever asks."""
+        kinds = ["ec:secp256r1", "mlkem:768", "hpqt:xwing"]
+        async with running_served(tmp_path, algorithms=kinds) as served, ClientSession() as session:
+            statuses: list[int] = []
+            for kind in kinds:
+                body = {"fmt": "jwk", "algorithm": kind}
+                async with session.post(f"{served.origin}{PUBLIC_KEY}", json=body) as answer:
+                    statuses.append(answer.status)
+
+        assert statuses == [400] * 3
+
     async def test_an_unknown_algorithm_is_not_found(self, served: Served):
         """By name."""
         status, body, _ = await served.call("POST", PUBLIC_KEY, b'{"algorithm":"rot:13"}')
@@ -494,6 +506,16 @@ class TestBombs:
 
         assert status == 400
         assert time.monotonic() - begun < 2
+
+    @pytest.mark.parametrize("path", [DECISIONS, f"{ATTRIBUTES}GetKeyMappingsByFqns"])
+    async def test_a_long_question_costs_as_much_as_many(self, tmp_path: Path, path: str):
+        """Whoever may ask often may not for that reason ask so much."""
+        guard = {"subject_per_second": 0.001, "subject_burst": 40}
+        async with running_served(tmp_path, guard=guard) as served:
+            body = b'{"fqns":[' + b'"x",' * 50_000 + b'"x"]}'
+            statuses = [(await served.call("POST", path, text))[0] for text in (b"{}", body)]
+
+        assert statuses == [400, 429]
 
     async def test_more_questions_than_a_call_may_have_are_refused_unread(self, served: Served):
         """As protobuf makes them: two bytes each."""

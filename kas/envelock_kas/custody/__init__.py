@@ -8,7 +8,7 @@ what follows runs in our process.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -17,18 +17,6 @@ from envelock_formats.privatekey import PrivateKey
 from envelock_formats.publickey import PublicKey
 from envelock_kas.errors import RefusedKeyError
 
-OfflineAlgorithm: TypeAlias = Literal[
-    "ec:secp256r1",
-    "ec:secp384r1",
-    "ec:secp521r1",
-    "rsa:2048",
-    "rsa:4096",
-    "mlkem:768",
-    "mlkem:1024",
-    "hpqt:xwing",
-    "hpqt:secp256r1-mlkem768",
-    "hpqt:secp384r1-mlkem1024",
-]
 AES: Final = "aes:256"
 EC: Final = "ec:secp256r1"
 RSA: Final = "rsa:2048"

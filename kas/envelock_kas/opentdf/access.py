@@ -16,7 +16,7 @@ from envelock_formats.wire import (
     RewrapRequest,
     read_request_message,
 )
-from envelock_kas.custody import RSA
+from envelock_kas.custody import RSA, RSA_ALGORITHMS
 from envelock_kas.http import Surface, authenticate, published, token_of
 from envelock_kas.naming import DEFAULT_DATASET
 from envelock_kas.opentdf import opentdf_pb2 as pb
@@ -137,7 +137,9 @@ class Access:
 
 
 def _jwk(key: PublishedKey) -> str:
+    if key.algorithm not in RSA_ALGORITHMS:
+        raise Problem("malformed_request", "only an RSA key is given as a JWK")
     loaded = load_pem_public_key(key.pem.encode())
     if not isinstance(loaded, rsa.RSAPublicKey):
-        raise Problem("malformed_request", "only an RSA key is given as a JWK")
+        raise Problem("internal")
     return json.dumps(jose.public_jwk(loaded) | {"kid": key.kid})

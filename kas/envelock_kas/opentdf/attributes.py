@@ -16,8 +16,9 @@ from envelock_formats.errors import FormatError
 from envelock_formats.fqn import AttributeValue
 from envelock_kas.catalogue import Catalogue, DefinedAttribute, KeyScope
 from envelock_kas.errors import PdpUnavailableError
-from envelock_kas.http import Surface, admitted
+from envelock_kas.http import Surface
 from envelock_kas.opentdf import opentdf_pb2 as pb
+from envelock_kas.opentdf.asking import question_of
 from envelock_kas.opentdf.connect import Method
 from envelock_kas.opentdf.kaskeys import KasKeys, SimpleKasKey
 from envelock_service.problem import Problem
@@ -175,12 +176,11 @@ class Attributes:
             Problem: 400 for none, too many, or what is no FQN; 404 for a value that is not defined,
                 or not for the caller to see.
         """
-        caller = (await admitted(self._surface, request)).token.caller
-        asked = (await method.read(request)).fqns
-        if not 1 <= len(asked) <= MAX_FQNS:
+        caller, question = await question_of(self._surface, request, method)
+        if not 1 <= len(question.fqns) <= MAX_FQNS:
             raise Problem("malformed_request", f"fqns: 1 to {MAX_FQNS}")
-        defined: dict[str, _Definitions] = {}
-        return [await self._one(fqn, caller.tenant, defined) for fqn in dict.fromkeys(asked)]
+        home, defined = caller.token.caller.tenant, dict[str, _Definitions]()
+        return [await self._one(fqn, home, defined) for fqn in dict.fromkeys(question.fqns)]
 
     async def _one(self, fqn: str, home: str, defined: dict[str, _Definitions]) -> Found:
         """Look one value up; *defined* keeps what was read, by owner."""

@@ -22,7 +22,8 @@ from envelock_formats.request import Caller
 from envelock_formats.tdf.policy import write_policy
 from envelock_kas.catalogue import Asked, Catalogue, Said, Subject
 from envelock_kas.errors import PdpUnavailableError
-from envelock_kas.http import Surface, admitted
+from envelock_kas.http import Surface
+from envelock_kas.opentdf.asking import question_of
 from envelock_kas.opentdf.authorization import (
     DENY,
     GET_BULK,
@@ -133,16 +134,14 @@ class Authorization:
         return GET_ENTITLEMENTS.answer(request, EntitlementsResponse(tuple(told)))
 
     async def _read(self, request: web.Request, method: Method[T]) -> tuple[Authenticated, T]:
-        """The caller, and what it asks: read once it is known, and paid for by its size.
+        """The caller, and what it asks.
 
         What this worker knows of who is shut out is brought up to date, since no record will be
         held against the ledger.
         """
-        caller = await admitted(self._surface, request)
-        body = await method.body(request)
-        self._surface.gate.admit(caller.token.caller, len(body))
+        found = await question_of(self._surface, request, method)
         await self._surface.gate.catch_up()
-        return caller, method.understand(request, body)
+        return found
 
     async def _answer(
         self, caller: Authenticated, asked: Sequence[MultiRequest]

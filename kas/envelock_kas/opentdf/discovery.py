@@ -11,8 +11,9 @@ from aiohttp import web
 from envelock_formats.canonical import Json
 from envelock_formats.errors import FormatError
 from envelock_formats.wire import PublishedKey
-from envelock_kas.http import Surface, admitted
+from envelock_kas.http import Surface
 from envelock_kas.opentdf import opentdf_pb2 as pb
+from envelock_kas.opentdf.asking import question_of
 from envelock_kas.opentdf.connect import Empty, Method, nothing
 from envelock_kas.opentdf.kaskeys import KasKeys, SimpleKasKey
 from envelock_kas.records import Origin
@@ -171,8 +172,7 @@ class Discovery:
 
     async def servers(self, request: web.Request) -> web.Response:
         """This KAS, under every address that a file may have it by."""
-        await admitted(self._surface, request)
-        await LIST_SERVERS.read(request)
+        await question_of(self._surface, request, LIST_SERVERS)
         base = await self._base(self._surface.origin_of(request))
         keys = (self._keys.simple(base),) if base is not None else ()
         listed = tuple(
