@@ -175,6 +175,8 @@ class Watch:
         """The PDP decides by what the ledger has in force; a difference may last a moment."""
         if self.in_force is None:
             raise NotWorkingError("no PDP has said what is in force")
+        if self.in_force.missing or not self.in_force.epochs:
+            await self._probe_pdp()  # what it said in its own round may be over
         if self.in_force.missing:
             raise NotWorkingError(f"not in force: {', '.join(self.in_force.missing)}")
         if not self.in_force.epochs:

@@ -1,5 +1,6 @@
 """A worker watches what releases need, and counts without telling of whom."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from envelock_kas.records import Origin
 from envelock_kas.watching import InForce, Probes
 from envelock_kas.worker import Worker
 from envelock_ledger.errors import LedgerUnavailableError
+from envelock_service import health
 from envelock_service.problem import Problem
 
 
@@ -90,6 +92,24 @@ async def test_each_part_is_told_by_its_own_name(worker: Worker, world: World, p
 
     assert set(silent) == {"pdp", "issuer"}
     assert set(down(worker)) == {"ledger"}
+
+
+async def test_a_policy_is_up_as_soon_as_it_is_in_force(worker, pdp, monkeypatch):
+    """A deployment that has just become ready says so at once, not a round later."""
+    monkeypatch.setattr(health, "PAUSE_SECONDS", 60.0)
+    pdp.in_force = InForce({}, ["clinic"])
+    task = asyncio.create_task(worker.watch.health.watch())
+    await asyncio.sleep(0.1)  # the first round of each part is over, and most pause for long
+    missing = down(worker)
+    pdp.in_force = InForce({"clinic": 1})
+    for _ in range(500):
+        await asyncio.sleep(0.02)
+        if not down(worker):
+            break
+    task.cancel()
+
+    assert missing == {"policy": "not in force: clinic"}
+    assert down(worker) == {}
 
 
 @pytest.mark.parametrize(
