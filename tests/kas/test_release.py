@@ -44,6 +44,14 @@ async def refused(request: Request) -> Problem:
     return caught.value
 
 
+def older(world: World, sealed: SealedObject) -> Request:
+    """The doctor's request in the older form."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = public_pem(key.public_key())
+    body = RewrapBody(pem, keyAccess=sealed.keys[0], policy=sealed.policy)
+    return replace(world.signed(world.person("doctor"), body), key=key)
+
+
 class TestReleased:
     """What a permitted caller gets."""
 
@@ -157,11 +165,13 @@ class TestDenied:
         assert (await world.records("denied"))[0]["tn"] == "clinic"
 
     async def test_an_obligation_that_nobody_can_fulfil_denies(self, world: World):
-        """A permit with an obligation releases nothing."""
+        """A permit with an obligation releases nothing, and names it to the caller."""
         world.pdp.obligations = ("watermark",)
         opened = await world.request(world.person("doctor"), await world.seal()).send()
+        [result] = opened.answer.responses[0].results
 
         assert opened.statuses == ["fail"]
+        assert result.metadata == {"X-Required-Obligations": ["watermark"]}
         assert (await world.records("denied"))[0]["rsn"] == "obligation watermark"
 
 
@@ -433,6 +443,33 @@ class TestFormatsOfRequests:
         stolen = Request(world, doctor, request.key, request.token)
 
         assert (await refused(stolen)).code == "malformed_request"
+
+
+class TestOlderForm:
+    """One key that is asked for at the top level of the request, and told there."""
+
+    async def test_gives_the_share_at_the_top_level_too(self, world: World):
+        """The same share, under one receipt."""
+        sealed = await world.seal()
+        opened = await older(world, sealed).send()
+
+        assert opened.answer.entityWrappedKey == opened.answer.responses[0].results[0].kasWrappedKey
+        assert opened.shares == [sealed.share]
+        assert opened.receipt.verify(world.parts.ledger_key).fields["typ"] == "release"
+
+    async def test_a_denial_fails_the_request(self, world: World):
+        """On record as any other."""
+        world.pdp.reasons["doctor"] = "no"
+
+        assert (await refused(older(world, await world.seal()))).code == "access_denied"
+        assert (await world.records("denied"))[0]["rsn"] == "no"
+
+    async def test_what_was_altered_is_told_apart(self, world: World):
+        """A client can tell a changed file from a denial, here as in the newer form."""
+        problem = await refused(older(world, tampered(await world.seal())))
+
+        assert problem.code == "bad_request"
+        assert (await world.records("denied"))[0]["rsn"] == "policy binding does not hold"
 
 
 class TestTenants:
