@@ -232,9 +232,11 @@ class Writer:
 
     def _run(self) -> None:
         jobs: list[Job] = []
+        ended = False
         try:
-            while not any(isinstance(job, Stop) for job in jobs):
+            while not ended:
                 jobs = self._take()
+                ended = any(isinstance(job, Stop) for job in jobs)
                 self._serve(jobs)
                 self._copy_some()
         finally:
@@ -261,23 +263,26 @@ class Writer:
         return jobs
 
     def _serve(self, jobs: list[Job]) -> None:
+        """Do *jobs*. Each leaves the list as it is answered, so that none is answered twice."""
         log = self._log or self._reopen()
         if log is None:
             self._refuse(jobs, self._fault)
+            jobs.clear()
             return
         appends = [job for job in jobs if isinstance(job, Append)]
-        waiting = [job for job in jobs if not isinstance(job, Append | Stop)]
         try:
             if appends:
                 self._commit(log, appends)
-                appends.clear()
-            while waiting:
-                self._answer(log, waiting[0])
-                waiting.pop(0)
+            waiting = [job for job in jobs if isinstance(job, Read | Snapshot)]
+            jobs[:] = waiting
+            for job in waiting:
+                self._answer(log, job)
+                jobs.pop(0)
             log.tidy(idle=self._queue.empty())
         except LedgerError as error:
             self._poison(error)
-            self._refuse([*appends, *waiting], self._fault)
+            self._refuse(jobs, self._fault)
+            jobs.clear()
 
     def _commit(self, log: Log, appends: Sequence[Append]) -> None:
         entries = [prepared for append in appends for prepared in append.entries]

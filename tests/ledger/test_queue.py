@@ -1,13 +1,19 @@
 """What waits for the writer: how much may, how it becomes batches, and how it ends."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from ledger.world import body, entry, fill
 
+from envelock_ledger.copying import Copy
 from envelock_ledger.entry import Committed, Entry
 from envelock_ledger.errors import DamageError, LedgerUnavailableError
 from envelock_ledger.log import Log
@@ -137,6 +143,52 @@ async def test_closing_takes_what_was_asked_in_the_same_turn(writer):
     assert isinstance((await accepted)[0], Committed)
 
 
+async def test_closing_at_once_takes_what_was_asked_just_before(writer):
+    """Without a turn of the loop between the two; and it is told once."""
+    told: list[object] = []
+    writer.submit([prepare(entry())], told.append)
+    await writer.aclose()
+
+    [[outcome]] = told
+    assert isinstance(outcome, Committed)
+
+
+async def test_a_ledger_that_nobody_asks_does_nothing(writer):
+    """It waits, rather than look again and again."""
+    await writer.size()
+    before = time.process_time()
+    await asyncio.sleep(0.5)
+
+    assert time.process_time() - before < 0.25
+
+
+async def test_appends_do_not_wait_for_a_copy(writer, tmp_path, monkeypatch):
+    """They are taken between two of its steps."""
+    step, appended = Copy.step, threading.Event()
+    monkeypatch.setattr(Copy, "step", lambda copy: appended.is_set() and step(copy))
+    copying = asyncio.ensure_future(writer.snapshot(tmp_path / "copy"))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await writer.append([entry()])
+        await writer.append([entry()])
+    appended.set()
+    await copying
+
+    assert (tmp_path / "copy").exists()
+
+
+def test_a_process_that_forgets_to_close_it_ends(tmp_path):
+    """The thread keeps no process alive; what was answered is durable anyway."""
+    script = (
+        "import asyncio; from pathlib import Path; from ledger.world import World, place_in;"
+        f"asyncio.run(World(place_in(Path({str(tmp_path)!r}))).start())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, timeout=15, check=False)
+
+    assert done.returncode == 0
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(writer):
     """The thread ends; everybody who waits hears of it, and so does whoever comes later."""
@@ -144,12 +196,15 @@ async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(writer):
     def unforeseen(_: Log) -> None:
         raise ZeroDivisionError
 
+    answers: list[object] = []
+    writer.submit([prepare(entry())], answers.append)
     waiting = [asyncio.ensure_future(writer.ask(unforeseen))]
     waiting += [asyncio.ensure_future(writer.append([entry()])) for _ in range(3)]
     told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
 
     assert isinstance(told[0], LedgerUnavailableError)
     assert all(isinstance(one, (list, LedgerUnavailableError)) for one in told[1:])
+    assert len(answers) == 1
     with pytest.raises(LedgerUnavailableError, match="closed"):
         await asyncio.wait_for(writer.append([entry()]), 10)
 
