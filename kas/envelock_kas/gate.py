@@ -7,12 +7,16 @@ is committed.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from envelock_formats.keyid import KeyPath
 from envelock_formats.request import Caller
 from envelock_formats.tdf.policy import Policy
 from envelock_formats.wire import read_request_token
 from envelock_kas.context import Context
+from envelock_kas.errors import CustodyError, StaleError, TransitionError
 from envelock_kas.guard import Guard
-from envelock_kas.keys.registry import RegistryError
+from envelock_kas.keys.budget import WrapBudget
+from envelock_kas.keys.lifecycle import Actor
+from envelock_kas.keys.registry import RegistryError, Standing
 from envelock_kas.owner import OwnershipError, require_ownership
 from envelock_kas.projection import Projection, policy_fence, shuts_out, tenant_fence
 from envelock_kas.recorder import Recorder
@@ -32,6 +36,7 @@ class Gate:
     projection: Projection
     guard: Guard
     recorder: Recorder
+    budget: WrapBudget
     clock: Callable[[], float]
     subject_secret: bytes = field(repr=False)
 
@@ -98,6 +103,23 @@ class Gate:
         if self.projection.registry.is_ours(der):
             await self.recorder.refuse(context, "client key is one of our own")
             raise Problem("access_denied")
+
+    async def require_wraps(self, context: Context, path: KeyPath, count: int) -> Standing:
+        """The version of *path* that wraps *count* keys online, which are counted from now on.
+
+        Raises:
+            Problem: 409 or 503; the refusal is on record.
+        """
+        try:
+            return await self.budget.reserve(path, count, Actor(context.origin))
+        except TransitionError as error:
+            await self.recorder.refuse(context, str(error))
+            raise Problem("conflict", str(error)) from error
+        except CustodyError as error:
+            await self.recorder.report(context, f"custody: {error}")
+            raise Problem("hsm_unavailable") from error
+        except (LedgerError, StaleError) as error:
+            raise Problem("ledger_unavailable") from error
 
     async def require_operator(self, context: Context, scope: str, *, reopens: bool) -> None:
         """Check that the caller may operate on its own tenant's keys.

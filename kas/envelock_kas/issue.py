@@ -43,15 +43,13 @@ from envelock_formats.wrap import refuse_other_curves
 from envelock_kas.context import Context
 from envelock_kas.custody import AES, Custody
 from envelock_kas.decisions import Decisions
-from envelock_kas.errors import CustodyError, StaleError, TransitionError
+from envelock_kas.errors import CustodyError
 from envelock_kas.gate import Gate
-from envelock_kas.keys.lifecycle import Actor, Lifecycle
 from envelock_kas.keys.registry import KeyVersion, Standing
 from envelock_kas.naming import DEFAULT_ONLINE_DATASET, Naming
 from envelock_kas.pdp import QuestionObject
 from envelock_kas.recorder import Draft, MovedError, Recorder, RefusedObject, bound_to, row
 from envelock_kas.records import Origin
-from envelock_ledger.errors import LedgerError
 from envelock_service.callers import Authenticated
 from envelock_service.problem import Problem
 
@@ -84,7 +82,6 @@ class Issue:
         gate: Gate,
         decisions: Decisions,
         recorder: Recorder,
-        lifecycle: Lifecycle,
         naming: Naming,
         custodies: Mapping[str, Custody],
         kas_url: str,
@@ -93,7 +90,6 @@ class Issue:
         self._gate = gate
         self._decisions = decisions
         self._recorder = recorder
-        self._lifecycle = lifecycle
         self._naming = naming
         self._custodies = custodies
         self._kas_url = kas_url
@@ -115,7 +111,7 @@ class Issue:
         await self._gate.require_foreign_key(context, wish.client_der)
         path = await self._path(context, wish)
         requested = await self._decide(context, wish, path)  # 6
-        standing = await self._standing(context, path)  # 7
+        standing = await self._gate.require_wraps(context, path, wish.body.count)  # 7
         try:
             issued = [await self._make(standing.version, requested) for _ in range(wish.body.count)]
         except CustodyError as error:
@@ -165,20 +161,6 @@ class Issue:
             await self._recorder.refuse(context, reason, [refused])
             raise Problem("access_denied")
         return requested
-
-    async def _standing(self, context: Context, path: KeyPath) -> Standing:
-        """The active version of *path*, and the numbers that prove it."""
-        actor = Actor(context.origin)
-        try:
-            return await self._lifecycle.ensure(path, "online", actor)
-        except TransitionError as error:
-            await self._recorder.refuse(context, str(error))
-            raise Problem("conflict", str(error)) from error
-        except CustodyError as error:
-            await self._recorder.report(context, f"custody: {error}")
-            raise Problem("hsm_unavailable") from error
-        except (LedgerError, StaleError) as error:
-            raise Problem("ledger_unavailable") from error
 
     async def _make(self, version: KeyVersion, requested: RequestedObject) -> IssuedKey:
         material = version.material(AES)

@@ -41,6 +41,7 @@ TYPES = frozenset(
         "error",
         "issue",
         "key.lifecycle",
+        "key.wraps",
         "policy.change",
         "rebind",
         "release",

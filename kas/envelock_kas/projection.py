@@ -11,11 +11,13 @@ go into the entry as expectations, and the ledger refuses the entry when one has
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
 from envelock_formats.canonical import Json, convert
 from envelock_formats.errors import FormatError
+from envelock_formats.keyid import KeyId
 from envelock_kas.keys.registry import TOPIC as KEY_TOPIC
 from envelock_kas.keys.registry import Registry, RegistryError
 from envelock_kas.ledger import Ledger
@@ -23,6 +25,7 @@ from envelock_ledger.note import VerifierKey
 
 POLICY_TOPIC = "policy"
 STANDING_TOPIC = "standing"
+WRAPS_TOPIC = "wraps"
 
 
 class PolicyChange(msgspec.Struct, frozen=True):
@@ -38,6 +41,20 @@ class PolicyChange(msgspec.Struct, frozen=True):
     def epoch(self) -> int:
         """The number that the record moved the tenant's policy fence to."""
         return self.moves[policy_fence(self.tn)]
+
+
+class WrapsReserved(msgspec.Struct, frozen=True):
+    """What a `key.wraps` record states: how often a key version may have wrapped, at most."""
+
+    upto: int
+    moves: dict[str, int]
+
+
+class Reserved(NamedTuple):
+    """The latest reservation of wraps: the number of its fence, and how many there are."""
+
+    number: int
+    upto: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,11 @@ def tenant_fence(tenant: str) -> str:
     return f"tenant:{tenant}"
 
 
+def wraps_fence(key_id: KeyId) -> str:
+    """The ledger's name for the wraps that were reserved of a key version."""
+    return f"wraps:{key_id}"
+
+
 def shuts_out(number: int) -> bool:
     """Whether a subject's or tenant's fence at *number* shuts out: odd numbers do."""
     return number % 2 == 1
@@ -73,7 +95,8 @@ class Projection:
         self._ledger_key = ledger_key
         self._policies: dict[str, PolicyState] = {}
         self._standing: dict[str, int] = {}
-        self._next = {POLICY_TOPIC: 0, STANDING_TOPIC: 0}
+        self._wraps: dict[str, Reserved] = {}
+        self._next = {POLICY_TOPIC: 0, STANDING_TOPIC: 0, WRAPS_TOPIC: 0}
         self._reading: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
 
@@ -95,6 +118,10 @@ class Projection:
     def number(self, fence: str) -> int:
         """The number of a subject's or tenant's fence."""
         return self._standing.get(fence, 0)
+
+    def wraps(self, fence: str) -> Reserved:
+        """What was reserved of the key version whose `wraps_fence` this is."""
+        return self._wraps.get(fence, Reserved(0, 0))
 
     async def catch_up(self) -> None:
         """Read all topics to their ends; whoever comes meanwhile shares one further reading.
@@ -123,6 +150,7 @@ class Projection:
         for topic, apply in (
             (POLICY_TOPIC, self._apply_policy),
             (STANDING_TOPIC, self._apply_standing),
+            (WRAPS_TOPIC, self._apply_wraps),
         ):
             while page := await self._page(topic, self._next[topic]):
                 for index, fields in page:
@@ -148,3 +176,10 @@ class Projection:
             self._standing.update(convert(fields.get("moves"), dict[str, int]))
         except FormatError as error:
             raise RegistryError(f"record {index}: malformed moves") from error
+
+    def _apply_wraps(self, index: int, fields: Mapping[str, Json]) -> None:
+        try:
+            found = convert(dict(fields), WrapsReserved)
+        except FormatError as error:
+            raise RegistryError(f"record {index}: malformed reservation of wraps") from error
+        self._wraps |= {name: Reserved(number, found.upto) for name, number in found.moves.items()}

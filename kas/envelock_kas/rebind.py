@@ -147,7 +147,17 @@ class Rebind:
             raise Problem("access_denied")
 
     async def _stand(self, context: Context, wish: Wish) -> Sequence[Stood]:
-        """The versions that open and wrap, and the numbers that prove them.
+        """The versions that open and wrap, and the numbers that prove them."""
+        stood = await self._judge_all(context, wish)
+        if is_online(wish.former):
+            path = stood[0].wraps.version.id.path
+            wraps = await self._gate.require_wraps(context, path, 1)
+            [again] = await self._judge_all(context, wish)  # the path may have been rotated
+            return [Stood(again.opens, wraps)]
+        return stood
+
+    async def _judge_all(self, context: Context, wish: Wish) -> Sequence[Stood]:
+        """What stands about each key, or a refusal.
 
         What this worker knows may be old: before any refusal it reads on, once.
         """

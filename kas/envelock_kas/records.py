@@ -12,6 +12,7 @@ stand as salted commitments (`c`), and their openings can be erased.
 | issue | as release, with `scope` |
 | rebind | as release, with `new[{id, kid, pol}]`, and `moves` when an online wrap was replaced |
 | key.lifecycle | `topic`, `moves`, `keys`, `op` |
+| key.wraps | `topic`, `moves`, `kid`, `upto` |
 | policy.change | `topic`, `moves`, `bundle`, `namespaces`, `sharing`, `confirmed` |
 | subject.revoke, admin | `topic`, `moves`, `op` |
 """

@@ -1,7 +1,7 @@
 """Sections `[kas]` and `[custody]` of the settings file."""
 
 import ipaddress
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,6 +10,7 @@ from envelock_kas.algorithms import OfflineAlgorithm
 from envelock_kas.custody import EC, RSA, Custody, require_held
 from envelock_kas.errors import RefusedKeyError
 from envelock_kas.guard import GuardSettings
+from envelock_kas.keys.budget import MAX_WRAPS
 from envelock_kas.keys.template import TemplateError, check_template
 from envelock_service.settings import SettingsError
 
@@ -24,9 +25,9 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     them still, and clients of ours bring those files here. `ledger_key` is the verifier key of the
     ledger, `pdp_keys_file` the JWK set of the PDP's public keys; `subject_key_file` holds the
     secret under which subjects are named in fences. `algorithms` are those of keys that first use
-    makes: one key for each, and clients that do not say otherwise seal to the first. Paths are
-    relative to the data directory. Beyond loopback the
-    KAS wants TLS, its own or that of a proxy in front.
+    makes: one key for each, and clients that do not say otherwise seal to the first. `max_wraps` is
+    how often one version of a symmetric key wraps before its path is rotated. Paths are relative to
+    the data directory. Beyond loopback the KAS wants TLS, its own or that of a proxy in front.
     """
 
     id: str = "envelock-kas"
@@ -40,6 +41,7 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pdp_issuer: str = "envelock-pdp"
     pdp_keys_file: str = "pdp/jwks.json"
     subject_key_file: str = "secrets/subjects.key"
+    max_wraps: Annotated[int, msgspec.Meta(ge=1, le=MAX_WRAPS)] = MAX_WRAPS
     template: str = "{tenant}:{dataset}:{epoch:%Y-%m}"
     algorithms: tuple[OfflineAlgorithm, ...] = (EC, RSA)
     guard: GuardSettings = GuardSettings()

@@ -19,6 +19,7 @@ from envelock_kas.gate import Gate
 from envelock_kas.guard import Guard
 from envelock_kas.http import Surface, application, internal_application
 from envelock_kas.issue import Issue
+from envelock_kas.keys.budget import WrapBudget
 from envelock_kas.keys.lifecycle import Actor, Keeping, Lifecycle
 from envelock_kas.keys.registry import RegistryError
 from envelock_kas.ledger import Ledger
@@ -149,6 +150,7 @@ class Worker:
             self.projection,
             self._guard,
             self._recorder,
+            self._budget(parts),
             parts.clock,
             parts.subject_secret,
         )
@@ -190,12 +192,20 @@ class Worker:
             health=self.watch.health,
         )
 
+    def _budget(self, parts: Parts) -> WrapBudget:
+        return WrapBudget(
+            ledger=parts.ledger,
+            projection=self.projection,
+            scribe=self._scribe,
+            lifecycle=self.lifecycle,
+            limit=parts.settings.max_wraps,
+        )
+
     def _issue(self, parts: Parts, gate: Gate, decisions: Decisions) -> Issue:
         return Issue(
             gate=gate,
             decisions=decisions,
             recorder=self._recorder,
-            lifecycle=self.lifecycle,
             naming=self._naming,
             custodies=parts.custodies,
             kas_url=parts.settings.url,

@@ -55,7 +55,7 @@ class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _standard_roles() -> dict[str, RoleSettings]:
     # SECURITY: not the topic of erasures, or a key server could have the traces of what it did
     # removed.
-    topics = ["key", "policy", "standing"]
+    topics = ["key", "policy", "standing", "wraps"]
     writing = RoleSettings(append=True, openings=True, topics=topics, moves=[ANY])
     return {WRITING_ROLE: writing, READING_ROLE: RoleSettings()}
 

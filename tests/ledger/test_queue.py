@@ -183,7 +183,8 @@ def test_a_process_that_forgets_to_close_it_ends(tmp_path):
         "import asyncio; from pathlib import Path; from ledger.world import World, place_in;"
         f"asyncio.run(World(place_in(Path({str(tmp_path)!r}))).start())"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    places = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": places}
     done = subprocess.run([sys.executable, "-c", script], env=environment, timeout=15, check=False)
 
     assert done.returncode == 0
