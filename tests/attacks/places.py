@@ -236,7 +236,7 @@ def stripped(words: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[Place]:
+async def served(folder: Path, **settings: object) -> AsyncIterator[Place]:
     """A KAS with an issuer, and a listener beside it that nobody has reason to ask."""
     knocked: list[str] = []
 
@@ -250,7 +250,7 @@ async def served(folder: Path) -> AsyncIterator[Place]:
     origin = f"http://127.0.0.1:{bound.getsockname()[1]}"
     async with running_authority() as authority, ClientSession() as session:
         callers = Callers(authority.tokens, [origin], time.time)
-        async with running_world(folder, callers) as world:
+        async with running_world(folder, callers, **settings) as world:
             running = runner(world.worker.app)
             await running.setup()
             await web.SockSite(running, bound).start()

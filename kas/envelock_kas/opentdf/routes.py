@@ -53,5 +53,8 @@ class OpenTdf:
 
 
 async def _unknown(request: web.Request) -> web.Response:
+    served = [one for one in request.app.router.resources() if one.canonical == request.path]
+    if served:
+        raise Problem("method_not_allowed")
     service, method = request.match_info["service"], request.match_info["method"]
     raise Problem("not_implemented", f"{service[:80]}/{method[:80]} is not served here")
