@@ -21,9 +21,10 @@ from faults.deployment import (
 from envelock import DeniedError
 from envelock.testing import Server, server
 
-KILLS = 5
+KILLS = 14  # of each kind of process: 42 in all
 MANY_KILLS = 200
 MEDIAN_RECOVERY = 5.0  # seconds until readers are served again
+LONGEST_END = 10.0  # seconds from SIGTERM until nothing runs
 MODULES = ("envelock_kas", "envelock_ledger", "envelock_pdp")
 
 
@@ -35,7 +36,7 @@ def sealed_on(running: Server) -> bytes:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("module", MODULES)
 def test_kills_under_load_lose_no_record(module: str):
-    """Five kills of each kind of process: nothing that a client saw is missing, and it recovers."""
+    """Many kills of each kind of process: nothing that a client saw is missing, and it recovers."""
     with server(workers=2) as running:
         load = Load(running, sealed_on(running))
         count = len(processes(running.data, module))
@@ -127,6 +128,24 @@ def test_nothing_is_left_running_when_up_is_killed():
         while any(processes(running.data, module) for module in modules):
             assert time.monotonic() < deadline, "children were left running"
             time.sleep(0.1)
+
+
+@pytest.mark.timeout(60)
+def test_a_deployment_that_is_asked_to_end_finishes_what_it_began():
+    """SIGTERM at load: soon nothing runs, who was answered is on record, all others are told."""
+    with server(workers=2) as running:
+        load = Load(running, sealed_on(running))
+        with load.running():
+            load.await_progress(20)
+            asked = time.monotonic()
+            os.kill(int((running.data / "run" / "up.lock").read_text()), signal.SIGTERM)
+            while any(processes(running.data, module) for module in MODULES):
+                assert time.monotonic() < asked + LONGEST_END, "it does not end"
+                time.sleep(0.02)
+            time.sleep(0.3)
+
+        assert set(load.errors) == {"UnavailableError unavailable"}
+        assert checked(running, load) == []
 
 
 def test_files_of_a_deployment_are_private():
