@@ -205,8 +205,8 @@ class Writer:
         """Finish what waits, then close the files."""
         if not self._closing:
             self._closing = True
+            self._coming.append(Stop())
             self._hand_over()
-            self._queue.put([Stop()])
         await asyncio.to_thread(self._thread.join)
 
     def _put(self, job: Append | Read | Snapshot) -> None:
