@@ -118,7 +118,10 @@ class Gate:
         except CustodyError as error:
             await self.recorder.report(context, f"custody: {error}")
             raise Problem("hsm_unavailable") from error
-        except (LedgerError, StaleError) as error:
+        except StaleError as error:
+            await self.recorder.report(context, str(error))
+            raise Problem("policy_stale") from error
+        except LedgerError as error:
             raise Problem("ledger_unavailable") from error
 
     async def require_operator(self, context: Context, scope: str, *, reopens: bool) -> None:

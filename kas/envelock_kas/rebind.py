@@ -29,6 +29,7 @@ from envelock_formats.wire import (
 )
 from envelock_kas.asked import AskedKey, AskedObject, KeyIds, read_object
 from envelock_kas.context import Context
+from envelock_kas.custody import AES
 from envelock_kas.decisions import Decisions
 from envelock_kas.errors import CustodyError
 from envelock_kas.gate import Gate
@@ -149,7 +150,8 @@ class Rebind:
     async def _stand(self, context: Context, wish: Wish) -> Sequence[Stood]:
         """The versions that open and wrap, and the numbers that prove them."""
         stood = await self._judge_all(context, wish)
-        if is_online(wish.former):
+        # What names a key that never wrapped online does not open, and has nothing made for it.
+        if is_online(wish.former) and stood[0].opens.version.material(AES) is not None:
             path = stood[0].wraps.version.id.path
             wraps = await self._gate.require_wraps(context, path, 1)
             [again] = await self._judge_all(context, wish)  # the path may have been rotated

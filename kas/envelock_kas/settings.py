@@ -10,11 +10,12 @@ from envelock_kas.algorithms import OfflineAlgorithm
 from envelock_kas.custody import EC, RSA, Custody, require_held
 from envelock_kas.errors import RefusedKeyError
 from envelock_kas.guard import GuardSettings
-from envelock_kas.keys.budget import MAX_WRAPS
+from envelock_kas.keys.budget import MAX_WRAPS, RANGE
 from envelock_kas.keys.template import TemplateError, check_template
 from envelock_service.settings import SettingsError
 
 DAY_SECONDS = 86_400
+MIN_MAX_WRAPS = 256 * RANGE  # else workers would have no range left for each other
 
 
 class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +42,7 @@ class KasSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pdp_issuer: str = "envelock-pdp"
     pdp_keys_file: str = "pdp/jwks.json"
     subject_key_file: str = "secrets/subjects.key"
-    max_wraps: Annotated[int, msgspec.Meta(ge=1, le=MAX_WRAPS)] = MAX_WRAPS
+    max_wraps: Annotated[int, msgspec.Meta(ge=MIN_MAX_WRAPS, le=MAX_WRAPS)] = MAX_WRAPS
     template: str = "{tenant}:{dataset}:{epoch:%Y-%m}"
     algorithms: tuple[OfflineAlgorithm, ...] = (EC, RSA)
     guard: GuardSettings = GuardSettings()

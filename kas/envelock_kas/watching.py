@@ -29,7 +29,7 @@ from envelock_kas.projection import Projection
 from envelock_ledger.entry import Entry, Outcome
 from envelock_ledger.errors import DamageError, LedgerUnavailableError, ProofError
 from envelock_ledger.proof import Receipt
-from envelock_service.health import HOLD_SECONDS, Health, Part
+from envelock_service.health import HOLD_SECONDS, SOON_SECONDS, Health, Part
 from envelock_service.problem import Problem
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Watch:
     _differs_since: float | None = None
     _used: KeyVersion | None = None  # whose key the custody is tried with
     _peer: ec.EllipticCurvePublicKey | None = None
+    _asked: float = float("-inf")  # when the PDP was asked last
     _sample: tuple[str, bytes] | None = None  # a symmetric key, and what it wrapped
 
     def __post_init__(self) -> None:
@@ -172,31 +173,43 @@ class Watch:
 
     async def _probe_pdp(self) -> None:
         if self.parts.probes.pdp is not None:
+            self._asked = time.monotonic()
             self.in_force = await self.parts.probes.pdp()
 
     async def _probe_policy(self) -> None:
-        """The PDP decides by what the ledger has in force; a difference may last a moment."""
+        """The PDP decides by what the ledger has in force; a difference may last a moment.
+
+        What the PDP said a while ago may be over, and while it is used it is not probed: it is
+        asked again before anything is found wrong.
+        """
         if self.in_force is None:
             raise NotWorkingError("no PDP has said what is in force")
-        if self.in_force.missing or not self.in_force.epochs:
-            await self._probe_pdp()  # what it said in its own round may be over
-        if self.in_force.missing:
-            raise NotWorkingError(f"not in force: {', '.join(self.in_force.missing)}")
-        if not self.in_force.epochs:
-            raise NotWorkingError("no policy is in force")
-        known = self.epochs()
-        differing = [
-            f"{tenant}: the PDP is at epoch {epoch}, the ledger at {known.get(tenant, 0)}"
-            for tenant, epoch in self.in_force.epochs.items()
-            if known.get(tenant) != epoch
-        ]
-        now = time.monotonic()
+        doubtful = self._missing(self.in_force) or self._differing(self.in_force)
+        if doubtful and time.monotonic() - self._asked >= SOON_SECONDS:
+            await self._probe_pdp()
+        if missing := self._missing(self.in_force):
+            raise NotWorkingError(missing)
+        now, differing = time.monotonic(), self._differing(self.in_force)
         if not differing:
             self._differs_since = None
             return
         self._differs_since = self._differs_since or now
         if now - self._differs_since > LAG_SECONDS:
-            raise NotWorkingError("; ".join(differing))
+            raise NotWorkingError(differing)
+
+    @staticmethod
+    def _missing(in_force: InForce) -> str:
+        if in_force.missing:
+            return f"not in force: {', '.join(in_force.missing)}"
+        return "" if in_force.epochs else "no policy is in force"
+
+    def _differing(self, in_force: InForce) -> str:
+        known = self.epochs()
+        return "; ".join(
+            f"{tenant}: the PDP is at epoch {epoch}, the ledger at {known.get(tenant, 0)}"
+            for tenant, epoch in in_force.epochs.items()
+            if known.get(tenant) != epoch
+        )
 
 
 class _Ledger:

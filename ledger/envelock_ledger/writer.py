@@ -17,9 +17,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from envelock_ledger.copying import Copy
@@ -222,6 +223,8 @@ class Writer:
         if self._coming:
             self._queue.put(self._coming)
             self._coming = []
+        if self._ended:  # of an error, since it was accepted: nobody reads the queue any more
+            self._refuse(self._drain(), LedgerUnavailableError(_CLOSED))
 
     def _settle(self, settled: Settled, weight: int) -> None:
         self._waiting -= weight
@@ -245,6 +248,7 @@ class Writer:
             self._ended = True
             if self._log is not None:
                 self._log.close()
+            self._abandon()
             self._refuse([*jobs, *self._snapshots, *self._drain()], LedgerUnavailableError(_CLOSED))
 
     def _take(self) -> list[Job]:
@@ -258,8 +262,9 @@ class Writer:
 
     def _drain(self) -> list[Job]:
         jobs: list[Job] = []
-        while not self._queue.empty():
-            jobs += self._queue.get()
+        with suppress(Empty):
+            while True:
+                jobs += self._queue.get_nowait()
         return jobs
 
     def _serve(self, jobs: list[Job]) -> None:
@@ -342,9 +347,7 @@ class Writer:
         self._faults += 1
         if self._log is not None:
             self._log.close()
-        for job in self._snapshots:
-            if job.copy is not None:
-                job.copy.abandon()
+        self._abandon()
         self._refuse(self._snapshots, LedgerUnavailableError(str(error)))
         self._snapshots.clear()
         self._log, self._again_at = None, time.monotonic() + self._pause
@@ -352,6 +355,13 @@ class Writer:
         self._fault = LedgerUnavailableError(
             f"ledger is closed after an error: {error}", error.hint
         )
+
+    def _abandon(self) -> None:
+        """Remove what was copied so far."""
+        for job in self._snapshots:
+            if job.copy is not None:
+                with suppress(OSError, LedgerError):
+                    job.copy.abandon()
 
     def _reopen(self) -> Log | None:
         """Pass the start gate again, unless that was tried a moment ago."""

@@ -6,11 +6,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from kas.test_rebind import INTERNAL, policy, rebound
+from kas.test_rebind import INTERNAL, asking, policy, rebound
+from kas.test_release import replaced
 from kas.world import SECRET, CountingCustody, Person, World, another_worker, path, running_world
 
 from envelock_formats.framing import b64url
@@ -54,7 +57,10 @@ async def world(
 ) -> AsyncIterator[World]:
     """A KAS whose symmetric keys wrap a thousand times each."""
     monkeypatch.setattr(budget, "RANGE", RANGE)
-    async with running_world(tmp_path, custody=custody, max_wraps=LIMIT) as running:
+    async with running_world(tmp_path, custody=custody) as running:
+        lowered = msgspec.structs.replace(running.parts.settings, max_wraps=LIMIT)
+        running.parts = replace(running.parts, settings=lowered)
+        running.worker = await another_worker(running)
         yield running
 
 
@@ -157,9 +163,7 @@ async def test_requests_at_once_share_a_range(world: World):
     assert len(await world.records("key.wraps")) == 1
 
 
-async def test_what_cannot_be_counted_is_not_wrapped(
-    world: World, custody: PerKeyCustody, monkeypatch: pytest.MonkeyPatch
-):
+async def test_what_cannot_be_counted_is_not_wrapped(world: World, custody: PerKeyCustody):
     """The ledger takes no reservation: 503, and the custody is not asked."""
     doctor = world.person("doctor")
     await issued(world, doctor, 60)
@@ -170,15 +174,37 @@ async def test_what_cannot_be_counted_is_not_wrapped(
             raise LedgerUnavailableError("the disk is full")
         return await append(entries)
 
-    monkeypatch.setattr(world.ledger, "append", failing)
-    with pytest.raises(Problem, match="ledger_unavailable"):
-        await issued(world, doctor, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.ledger, "append", failing)
+        with pytest.raises(Problem, match="ledger_unavailable"):
+            await issued(world, doctor, 5)
     wraps = custody.wraps.total()
-    monkeypatch.undo()
     await issued(world, doctor, 5)
 
     assert wraps == 60
     assert custody.wraps.total() == 65
+
+
+async def test_a_reservation_of_unknown_outcome_is_lost(world: World, custody: PerKeyCustody):
+    """It may be on record: the next one comes after it, and nothing is wrapped twice."""
+    doctor = world.person("doctor")
+    append = world.ledger.append
+
+    async def silent(entries: list[Entry]) -> list[Outcome]:
+        outcomes = await append(entries)
+        if any(b'"key.wraps"' in entry.body for entry in entries):
+            raise LedgerUnavailableError("no answer in time")
+        return outcomes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.ledger, "append", silent)
+        with pytest.raises(Problem, match="ledger_unavailable"):
+            await issued(world, doctor, 5)
+    await issued(world, doctor, 5)
+    reserved = [record["upto"] for record in await world.records("key.wraps")]
+
+    assert reserved == [RANGE, 2 * RANGE]
+    assert custody.wraps.total() == 5
 
 
 async def test_rebinding_is_counted_too(world: World, custody: PerKeyCustody):
@@ -195,17 +221,31 @@ async def test_rebinding_is_counted_too(world: World, custody: PerKeyCustody):
     assert list(custody.wraps.values()) == [LIMIT, 1]
 
 
+async def test_what_was_never_wrapped_online_makes_no_key(world: World):
+    """An online wrap that names a path without keys opens nothing, and has nothing made."""
+    doctor = world.person("doctor")
+    sealed = await world.seal_online(doctor)
+    before = len(await world.records())
+    named = replaced(sealed, kid="clinic:vault:v1")
+    with pytest.raises(Problem):
+        await asking(world, doctor, named, policy(INTERNAL)).send()
+    [denied] = (await world.records())[before:]
+
+    assert denied["typ"] == "denied"
+    assert denied["objs"][0]["kid"] == "clinic:vault:v1"
+
+
 async def test_a_suspended_key_is_not_rotated(world: World):
     """Used up or not, it stays shut."""
     doctor = world.person("doctor")
-    kid = (await issued(world, doctor, 50)).kid
-    await world.worker.lifecycle.change(
-        path(kid.rsplit(":", 1)[0]), "suspend", below=False, actor=OPERATOR
-    )
+    for _ in range(LIMIT // 50):
+        kid = (await issued(world, doctor, 50)).kid
+    shut = path(kid.rsplit(":", 1)[0])
+    await world.worker.lifecycle.change(shut, "suspend", below=False, actor=OPERATOR)
     with pytest.raises(Problem, match="conflict"):
-        await issued(world, doctor, 50)
+        await issued(world, doctor, 1)
 
-    assert len(await world.records("key.wraps")) == 1
+    assert len(world.worker.projection.registry.versions(shut)) == 1
 
 
 async def test_health_wraps_once(world: World, custody: PerKeyCustody):

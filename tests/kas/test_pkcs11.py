@@ -10,6 +10,7 @@ import pytest
 from contracts.conftest import MODULE, soft_token
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from envelock_formats.wrap import UnwrapError
 from envelock_kas.custody import AES, CLASSIC, EC, RSA
 from envelock_kas.custody.pkcs11 import Pkcs11Custody
 from envelock_kas.errors import CustodyError
@@ -83,6 +84,25 @@ async def test_a_token_that_comes_back_works_again(tmp_path: Path):
     await custody.aclose()
 
     assert again == b"k" * 32
+
+
+async def test_garbage_makes_a_key_wrap_once(tmp_path: Path):
+    """To tell garbage from a fault the key is tried, on what it wrapped the first time."""
+    nonces: list[bytes] = []
+
+    def counted(size: int) -> bytes:
+        nonces.append(os.urandom(size))
+        return nonces[-1]
+
+    custody = opened(soft_token(tmp_path), entropy=counted)
+    [key] = await custody.make("acme:v1@00", [AES])
+    before = len(nonces)
+    for _ in range(5):
+        with pytest.raises(UnwrapError):
+            await custody.unwrap(key.handle, bytes(60), b"")
+    await custody.aclose()
+
+    assert len(nonces) - before == 1
 
 
 async def test_a_wrong_pin_is_an_error_without_the_pin(tmp_path: Path):

@@ -25,13 +25,16 @@ class FakePdp:
 
     def __init__(self) -> None:
         self.in_force = InForce({"clinic": 1})
+        self.earlier: InForce | None = None  # what it says when it is asked first
+        self.asked = 0
         self.trouble = ""
 
     async def __call__(self) -> InForce:
         """Answer the probe."""
         if self.trouble:
             raise OSError(self.trouble)
-        return self.in_force
+        self.asked += 1
+        return self.earlier if self.earlier and self.asked == 1 else self.in_force
 
     async def keys(self) -> None:
         """Have the issuers' keys."""
@@ -135,6 +138,24 @@ async def test_a_policy_that_is_missing_or_stale_is_told(
 
     assert found == {"policy": detail}
     assert down(worker) == {}
+
+
+async def test_what_the_pdp_said_long_ago_is_not_held_against_it(worker, world, pdp, monkeypatch):
+    """While it is used it is not probed: before its epoch is found wrong, it is asked."""
+    monkeypatch.setattr(watching, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "SOON_SECONDS", 0.0)
+    await world.announce("clinic", b"another bundle")
+    await worker.projection.catch_up()
+    pdp.in_force = InForce({"clinic": 2})
+    pdp.earlier = InForce({"clinic": 1})
+    found = []
+    for _ in range(3):
+        pdp.asked = 0
+        await worker.watch.health.look()
+        found.append(down(worker))
+
+    assert worker.watch.epochs() == {"clinic": 2}
+    assert found == [{}] * 3
 
 
 async def test_a_pdp_that_lies_is_down_until_it_is_honest(worker: Worker, world: World):

@@ -185,7 +185,7 @@ def test_a_process_that_forgets_to_close_it_ends(tmp_path):
     )
     places = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     environment = {**os.environ, "PYTHONPATH": places}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, timeout=15, check=False)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, timeout=60, check=False)
 
     assert done.returncode == 0
 
@@ -208,6 +208,66 @@ async def test_an_error_that_nobody_foresaw_leaves_nobody_waiting(writer):
     assert len(answers) == 1
     with pytest.raises(LedgerUnavailableError, match="closed"):
         await asyncio.wait_for(writer.append([entry()]), 10)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_what_is_accepted_while_the_thread_ends_is_told(writer):
+    """It was put into a queue that nobody reads any more."""
+
+    def unforeseen(_: Log) -> None:
+        raise ZeroDivisionError
+
+    told: list[object] = []
+    waiting = asyncio.ensure_future(writer.ask(unforeseen))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    writer.submit([prepare(entry())], told.append)
+    for thread in threading.enumerate():
+        if thread.name == "ledger-writer":
+            thread.join(10)
+    with pytest.raises(LedgerUnavailableError):
+        await waiting
+    await asyncio.sleep(0.05)
+
+    [answer] = told
+    assert isinstance(answer, LedgerUnavailableError)
+
+
+async def test_what_fails_at_the_end_is_told_once(writer, monkeypatch):
+    """Refused with the batch, and not again with what was left over."""
+
+    def damaged(*_: object) -> list[object]:
+        raise DamageError("found damage")
+
+    monkeypatch.setattr(Log, "append", damaged)
+    told: list[object] = []
+    writer.submit([prepare(entry())], told.append)
+    await writer.aclose()
+
+    [answer] = told
+    assert "found damage" in str(answer)
+
+
+@pytest.mark.parametrize("end", ["damage", "closing"])
+async def test_a_copy_under_way_leaves_nothing(writer, tmp_path, monkeypatch, end):
+    """However it ends: also what was copied so far is removed."""
+    begun, folder = asyncio.Event(), tmp_path / "copies"
+    folder.mkdir()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Copy, "step", lambda _: loop.call_soon_threadsafe(begun.set) and False)
+    copying = asyncio.ensure_future(writer.snapshot(folder / "copy"))
+    await begun.wait()
+    partial = list(folder.iterdir())
+    if end == "damage":
+        with pytest.raises(LedgerUnavailableError):
+            await writer.ask(broken)
+    else:
+        await writer.aclose()
+    with pytest.raises(LedgerUnavailableError):
+        await copying
+
+    assert len(partial) > 0
+    assert list(folder.iterdir()) == []
 
 
 async def test_a_snapshot_ends_with_the_files_and_leaves_nothing(writer, tmp_path):

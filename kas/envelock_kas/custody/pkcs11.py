@@ -109,6 +109,7 @@ class Pkcs11Custody:
         self._waiting = 0
         self._session: pkcs11.Session | None = None  # owned by the thread, like the handles
         self._keys: dict[str, pkcs11.Key] = {}
+        self._samples: dict[str, bytes] = {}  # by AES key: what it wrapped, once
 
     async def make(self, label: str, algorithms: Sequence[str]) -> Sequence[Made]:
         require_held(self, algorithms)
@@ -129,15 +130,9 @@ class Pkcs11Custody:
         return await self._call(lambda: self._wrap(handle, dek, aad))
 
     async def unwrap(self, handle: str, wrapped: bytes, aad: bytes) -> bytes:
-        def unwrap() -> bytes:
-            parameters = pkcs11.GCMParams(wrapped[:NONCE_SIZE], aad, _TAG_BITS)
-            key = self._usable(handle, DecryptMixin)
-            opened = key.decrypt(
-                wrapped[NONCE_SIZE:], mechanism=Mechanism.AES_GCM, mechanism_param=parameters
-            )
-            return _whole(opened)
-
-        return await self._call(lambda: self._classified(handle, unwrap))
+        return await self._call(
+            lambda: self._classified(handle, lambda: self._unwrap(handle, wrapped, aad))
+        )
 
     async def decrypt(self, handle: str, wrapped: bytes) -> bytes:
         def decrypt() -> bytes:
@@ -199,7 +194,10 @@ class Pkcs11Custody:
         """Use the key on a value of ours; raises when the token is at fault."""
         algorithm = _algorithm(handle)
         if algorithm == AES:
-            self._wrap(handle, _PROBE, b"")
+            # Wrapped once: callers who send garbage must not make a key wrap, which is counted.
+            if handle not in self._samples:
+                self._samples[handle] = self._wrap(handle, _PROBE, b"")
+            self._unwrap(handle, self._samples[handle], b"")
         elif algorithm in EC_ALGORITHMS:
             self._agree(handle, ec.generate_private_key(curve_of(algorithm)).public_key())
         elif isinstance(public := self._public(handle), rsa.RSAPublicKey):
@@ -213,6 +211,14 @@ class Pkcs11Custody:
         key = self._usable(handle, EncryptMixin)
         sealed = key.encrypt(dek, mechanism=Mechanism.AES_GCM, mechanism_param=parameters)
         return nonce + _whole(sealed)
+
+    def _unwrap(self, handle: str, wrapped: bytes, aad: bytes) -> bytes:
+        parameters = pkcs11.GCMParams(wrapped[:NONCE_SIZE], aad, _TAG_BITS)
+        key = self._usable(handle, DecryptMixin)
+        opened = key.decrypt(
+            wrapped[NONCE_SIZE:], mechanism=Mechanism.AES_GCM, mechanism_param=parameters
+        )
+        return _whole(opened)
 
     def _agree(self, handle: str, peer: ec.EllipticCurvePublicKey) -> bytes:
         if f"ec:{peer.curve.name}" != _algorithm(handle):

@@ -8,6 +8,7 @@ it wrapped before opens as ever.
 """
 
 import asyncio
+from collections import defaultdict
 from contextlib import suppress
 
 from envelock_formats.keyid import KeyPath
@@ -22,7 +23,7 @@ from envelock_ledger.errors import LedgerError
 
 RECORD_TYPE = "key.wraps"
 RANGE = 1 << 16
-# 2^32, but for what is not counted: the one wrap that health makes for each start of a worker.
+# 2^32, but for what is not counted: the few wraps of a worker that try whether a key works.
 MAX_WRAPS = (1 << 32) - (1 << 20)
 _ATTEMPTS = 5
 
@@ -53,7 +54,7 @@ class WrapBudget:
         self._lifecycle = lifecycle
         self._limit = limit
         self._left: dict[str, int] = {}  # of this worker's ranges, by fence
-        self._lock = asyncio.Lock()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by fence
 
     async def reserve(self, path: KeyPath, count: int, actor: Actor) -> Standing:
         """The version of *path* that may wrap *count* times from now on, as `Lifecycle.ensure`.
@@ -67,25 +68,33 @@ class WrapBudget:
         """
         for _ in range(_ATTEMPTS):
             standing = await self._lifecycle.ensure(path, "online", actor)
-            if await self._take(standing.version, count, actor):
+            fence = wraps_fence(standing.version.id)
+            if self._take(fence, count):
                 return standing
-            if self._projection.registry.newest(path) == standing.version:
-                with suppress(KeyExistsError):  # another worker was first
-                    await self._lifecycle.rotate(path, Actor(actor.origin))
+            async with self._locks[fence]:
+                if await self._refill(standing.version, count, actor):
+                    return standing
+                if self._projection.registry.newest(path) == standing.version:
+                    with suppress(KeyExistsError):  # another worker was first
+                        await self._lifecycle.rotate(path, Actor(actor.origin))
         raise StaleError(f"no version of {path} has wraps left")
 
-    async def _take(self, version: KeyVersion, count: int, actor: Actor) -> bool:
-        """Count *count* wraps; False when the version has no more."""
+    def _take(self, fence: str, count: int) -> bool:
+        """Use *count* wraps of what this worker has; False when they are not there."""
+        if self._left.get(fence, 0) < count:
+            return False
+        self._left[fence] -= count
+        return True
+
+    async def _refill(self, version: KeyVersion, count: int, actor: Actor) -> bool:
+        """Reserve until *count* wraps can be used, and use them; False when none are left."""
         fence = wraps_fence(version.id)
-        async with self._lock:
-            while self._left.get(fence, 0) < count:
-                size = min(RANGE, self._limit - self._projection.wraps(fence).upto)
-                if size <= 0:
-                    return False
-                self._left[fence] = self._left.get(fence, 0) + await self._range(
-                    version, size, actor
-                )
-            self._left[fence] -= count
+        while not self._take(fence, count):
+            size = min(RANGE, self._limit - self._projection.wraps(fence).upto)
+            if size <= 0:
+                return False
+            reserved = await self._range(version, size, actor)
+            self._left[fence] = self._left.get(fence, 0) + reserved
         return True
 
     async def _range(self, version: KeyVersion, size: int, actor: Actor) -> int:
