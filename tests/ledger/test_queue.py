@@ -248,21 +248,40 @@ async def test_what_fails_at_the_end_is_told_once(writer, monkeypatch):
     assert "found damage" in str(answer)
 
 
-@pytest.mark.parametrize("end", ["damage", "closing"])
+async def test_what_is_refused_at_the_end_is_told_once(writer):
+    """The files are closed after an error, and then for good."""
+    with pytest.raises(LedgerUnavailableError):
+        await writer.ask(broken)
+    told: list[object] = []
+    writer.submit([prepare(entry())], told.append)
+    await writer.aclose()
+
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("end", ["damage", "closing", "failure"])
 async def test_a_copy_under_way_leaves_nothing(writer, tmp_path, monkeypatch, end):
     """However it ends: also what was copied so far is removed."""
-    begun, folder = asyncio.Event(), tmp_path / "copies"
+    begun, failing, folder = asyncio.Event(), threading.Event(), tmp_path / "copies"
     folder.mkdir()
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(Copy, "step", lambda _: loop.call_soon_threadsafe(begun.set) and False)
+
+    def step(_: Copy) -> bool:
+        loop.call_soon_threadsafe(begun.set)
+        if failing.is_set():
+            raise LedgerUnavailableError("no space")
+        return False
+
+    monkeypatch.setattr(Copy, "step", step)
     copying = asyncio.ensure_future(writer.snapshot(folder / "copy"))
     await begun.wait()
     partial = list(folder.iterdir())
     if end == "damage":
         with pytest.raises(LedgerUnavailableError):
             await writer.ask(broken)
-    else:
+    elif end == "closing":
         await writer.aclose()
+    failing.set()
     with pytest.raises(LedgerUnavailableError):
         await copying
 
