@@ -246,9 +246,10 @@ class Deployment:
             raise refused.exceptions[0] from None
 
     async def _stop(self) -> None:
-        """Stop in the reverse order: the ledger last, so that what was accepted is recorded."""
-        for child in reversed(self._children):
-            await child.stop()
+        """Stop who asks before who is asked, the ledger last: what was accepted is recorded."""
+        for module in ("envelock_kas", "envelock_pdp", "envelock_ledger"):
+            stopping = [child for child in self._children if child.arguments[0] == module]
+            await asyncio.gather(*(child.stop() for child in stopping))
 
     def _announce(self, url: str, issuer: str, pdp: str, ledger_key: str) -> None:
         ready = {"url": url, "issuer": issuer, "pdp": pdp}

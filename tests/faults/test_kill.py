@@ -24,7 +24,7 @@ from envelock.testing import Server, server
 KILLS = 14  # of each kind of process: 42 in all
 MANY_KILLS = 200
 MEDIAN_RECOVERY = 5.0  # seconds until readers are served again
-LONGEST_END = 10.0  # seconds from SIGTERM until nothing runs
+LONGEST_END = 25.0  # seconds from SIGTERM until nothing runs: KAS, then PDP drain for up to 10
 MODULES = ("envelock_kas", "envelock_ledger", "envelock_pdp")
 
 
